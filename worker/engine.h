@@ -1,0 +1,199 @@
+/* worker/engine.h: the ranks that compute denoising steps. The one door from the coordinator to the tensors.
+ *
+ * caloris_engine_run opens the world, loads each rank's shard, and calls a body on rank 0 while all other ranks serve
+ * it. The body admits requests to slots, packs step plans and reads step results. Workers hold canvases and
+ * K/V and decide nothing; they know nothing of users, text or decoding. Rows and positions count from 0; ids are
+ * token ids. Nothing is allocated between a step's plan and its result. See docs/ARCHITECTURE.md, "The step".
+ */
+#ifndef CALORIS_ENGINE_H
+#define CALORIS_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/rng.h"
+
+struct caloris_err;
+struct caloris_engine;
+
+enum caloris_transport { CALORIS_TRANSPORT_MPI, CALORIS_TRANSPORT_THREADS };
+
+struct caloris_engine_options {
+    const char *model_dir;
+    enum caloris_transport transport;
+    int ranks;             /* THREADS: how many (1 is a world of one); MPI: ignored, the launcher says */
+    int threads;           /* compute threads per rank; 0: the cores that this rank owns */
+    size_t max_requests;   /* canvases held at a time (a request under guidance holds two) */
+    size_t max_canvas;     /* longest canvas, in tokens; 0: what the model was made for */
+    size_t max_step_rows;  /* rows of one step over all requests; at least max_canvas. 0: chosen */
+    /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir: weights are invented in
+     * memory, and layers share as many distinct ones as fit in half of the memory. For benchmarks. */
+    const char *synthetic;
+};
+
+/* What a caller may know of the model. */
+struct caloris_model_facts {
+    char family[32]; /* "llada" */
+    size_t layers, hidden, heads, kv_heads, head_dim, ffn, vocab;
+    size_t max_sequence;
+    int32_t mask_id, eos_id; /* from config.json; -1 where it says nothing */
+    uint64_t parameters;
+};
+
+/* What one rank holds. All ranges are [first, first + count). */
+struct caloris_rank_share {
+    size_t head_first, heads;
+    size_t kv_head_first, kv_heads;
+    size_t ffn_first, ffn;
+    size_t vocab_first, vocab;
+    uint64_t weight_bytes; /* weights in memory */
+    uint64_t read_bytes;   /* tensor bytes this rank preads from the model's files */
+    uint64_t kv_bytes;     /* K/V */
+    uint64_t work_bytes;   /* activations, plan and result buffers, all-reduce scratch */
+    double load;           /* multiply-adds of a full step, relative to the mean over ranks */
+};
+
+/* The split and the bytes of every rank, from config.json and the tensor headers alone: shares [options->ranks].
+ * Effective limits (max_canvas, max_step_rows) are written back into options. */
+int caloris_engine_plan(struct caloris_engine_options *options, struct caloris_model_facts *facts,
+                        struct caloris_rank_share *shares, struct caloris_err *err);
+
+/* ---- a step ---------------------------------------------------------------------------------------------------- */
+
+enum {
+    CALORIS_MAX_SPECIAL = 8,
+    CALORIS_MAX_PROBES = 8,
+    CALORIS_MAX_BEST = 32,
+};
+
+/* A canvas enters: slot < max_requests was free. Its ids stand in plan->ids[ids_first … + length). */
+struct caloris_admission {
+    uint32_t slot, length;
+    uint32_t ids_first;
+};
+
+struct caloris_write {
+    uint32_t slot, position;
+    int32_t id;
+};
+
+/* Compute positions [first, first + count) of a canvas. Without a cache a span is the whole canvas. */
+struct caloris_span {
+    uint32_t slot, first, count;
+};
+
+/* An id that is treated apart. */
+enum { CALORIS_NO_CHOICE = 1, CALORIS_NO_SUM = 2 };
+struct caloris_special {
+    int32_t id;
+    uint32_t flags; /* NO_CHOICE: never among the best; NO_SUM: left out of max, rest and entropy */
+};
+
+/* What is asked of the wanted rows of one request. */
+struct caloris_rule {
+    struct caloris_special special[CALORIS_MAX_SPECIAL];
+    uint32_t specials;
+    int32_t probe[CALORIS_MAX_PROBES]; /* ids whose logits are returned as they are */
+    uint32_t probes;
+    uint32_t best;     /* how many best, 1 … CALORIS_MAX_BEST */
+    float temperature; /* > 0: choice is by logit + temperature * Gumbel noise of this key, position and id */
+    struct caloris_noise_key noise;
+    float guidance; /* with a partner row u: logit = u + (guidance + 1) * (logit - u) */
+};
+
+enum { CALORIS_NO_PARTNER = UINT32_MAX };
+
+/* A row whose logits are wanted: position of spans[span]; partner: the same position of spans[partner]. */
+struct caloris_want {
+    uint32_t span, position;
+    uint32_t partner; /* index of the span of the unconditional canvas, or CALORIS_NO_PARTNER */
+    uint32_t rule;    /* index into rules */
+};
+
+/* All arrays belong to the caller. Order of effects: releases, admissions, writes, then the spans are computed. */
+struct caloris_step_plan {
+    const uint32_t *releases;
+    size_t n_releases;
+    const struct caloris_admission *admissions;
+    size_t n_admissions;
+    const int32_t *ids;
+    size_t n_ids;
+    const struct caloris_write *writes;
+    size_t n_writes;
+    const struct caloris_span *spans; /* Σ count <= max_step_rows; a slot at most once */
+    size_t n_spans;
+    const struct caloris_want *wants;
+    size_t n_wants;
+    const struct caloris_rule *rules;
+    size_t n_rules;
+};
+
+struct caloris_candidate {
+    int32_t id;
+    float logit;  /* after guidance, without noise */
+    double score; /* what it was chosen by: logit + noise */
+};
+
+/* One wanted row, merged over the ranks: ids without NO_SUM are in the sums. */
+struct caloris_summary {
+    double max;     /* largest logit */
+    double rest;    /* Σ exp(x - max) over all ids but one that has it: log-sum-exp = max + log1p(rest) */
+    double moment;  /* Σ (x - max) exp(x - max): entropy = log1p(rest) - moment / (1 + rest) */
+    uint32_t found; /* candidates there are (fewer than asked when the vocabulary is that small) */
+    float probe[CALORIS_MAX_PROBES];
+};
+
+struct caloris_step_result {
+    const struct caloris_summary *summaries;     /* [n_wants], in the order of the plan */
+    const struct caloris_candidate *candidates;  /* [n_wants, best]: best of the plan's largest rule; best first, ties to the
+                                                  * lowest id */
+    size_t best;
+};
+
+/* Rank 0, inside the body. The result is valid until the next step. A plan that breaks a rule above is an error and
+ * leaves everything as it was. An error with code PEER_LOST or INTERNAL ends the world. */
+int caloris_engine_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
+                        struct caloris_step_result *result, struct caloris_err *err);
+
+/* Rank 0, inside the body, with no canvas admitted: logits of every row of ids [n], a block of whole rows at a time, in
+ * order: sink(arg, logits [rows, vocab], rows, err). */
+int caloris_engine_logits(struct caloris_engine *engine, const int32_t *ids, size_t n,
+                          int (*sink)(void *arg, const float *logits, size_t rows, struct caloris_err *),
+                          void *arg, struct caloris_err *err);
+
+/* ---- the world ------------------------------------------------------------------------------------------------- */
+
+typedef int (*caloris_engine_body_fn)(struct caloris_engine *engine, void *arg, struct caloris_err *err);
+
+/* Collective under MPI: every rank calls it with the same options. Loads, runs body on rank 0 while the others serve, and
+ * returns on every rank with the same code when body returns or a stage failed: 0, or -1 with err, which names
+ * rank and host where one rank is to blame. *report (may be NULL) says whether this process is the one to print err:
+ * rank 0 if it is alive. Call from the main thread, before starting others. */
+int caloris_engine_run(const struct caloris_engine_options *options, caloris_engine_body_fn body,
+                       void *arg, bool *report, struct caloris_err *err);
+
+struct caloris_engine_facts {
+    struct caloris_model_facts model;
+    int ranks, threads;
+    const char *transport;     /* "mpi (Open MPI v4.1.4)" */
+    const char *blas;          /* "OpenBLAS 0.3.21 SkylakeX" */
+    const char *blas_warning;  /* NULL, or why the BLAS core is below this CPU */
+    const char *core_warning;  /* NULL, or which rank owns fewer cores than threads */
+    size_t max_requests, max_canvas, max_step_rows;
+    const struct caloris_rank_share *shares; /* [ranks] */
+    double load_s;                           /* seconds spent loading */
+};
+
+const struct caloris_engine_facts *caloris_engine_facts(const struct caloris_engine *engine);
+
+/* What this rank (in the body: rank 0) has done so far. Seconds add up to the time inside caloris_engine_step. */
+struct caloris_engine_counters {
+    uint64_t steps, rows, head_rows;
+    uint64_t bytes_read;      /* from the model's files */
+    uint64_t allreduce_bytes; /* sent */
+    double compute_s, allreduce_s, wait_s;
+};
+void caloris_engine_counters(const struct caloris_engine *engine, struct caloris_engine_counters *out);
+
+#endif
