@@ -1,0 +1,47 @@
+/* coordinator/link/link.h: where jobs come in and results go out: the coordinator thread of rank 0.
+ *
+ * Two ways in, one path behind them: a job (proto/jobs.h) is prepared (text -> ids -> canvas, ids and seed resolved), goes to
+ * the schedule, comes back as an event, and becomes a result. Tokenizing, detokenizing and all traffic run here,
+ * beside the compute on the main thread.
+ */
+#ifndef CALORIS_LINK_H
+#define CALORIS_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "worker/engine.h"
+
+struct caloris_err;
+
+/* Offline: jobs from a JSONL file, whole result lines appended to another as they finish, progress on a terminal's stderr. */
+struct caloris_offline_options {
+    const char *model_dir;
+    const char *jobs;   /* "-": stdin */
+    const char *out;    /* must not be jobs */
+    bool resume;        /* skip jobs whose id stands in out; drop a torn last line */
+};
+/* What it did, for the closing line and the exit code. */
+struct caloris_offline_report {
+    uint64_t jobs, done, failed, skipped;
+    uint64_t tokens, forward_passes;
+    double seconds;
+};
+/* Body of caloris_engine_run: arg is a struct caloris_offline. */
+struct caloris_offline {
+    struct caloris_offline_options options;
+    struct caloris_offline_report report;
+};
+int caloris_offline_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
+
+/* Serving: a group of a gateway, until drained (SIGUSR1, SIGTERM, SIGINT) or the gateway stays away for redial_ms. */
+struct caloris_serve_options {
+    const char *model_dir;
+    const char *gateway;   /* the gateway's endpoint for groups */
+    const char *name;      /* of this group; NULL: host and process */
+    uint64_t redial_ms;    /* how long a lost gateway is redialled: 10 minutes */
+};
+int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
+
+#endif

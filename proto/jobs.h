@@ -1,0 +1,110 @@
+/* proto/jobs.h: the jobs schema of JOBS.md. The only parser of jobs in the project: offline files, submit, batch, HTTP.
+ *
+ * A job is one JSON object; an unknown, ill-typed or out-of-range field is an error that names it. What depends on the
+ * model (mask id, canvas length) is checked where the model is. One table of fields makes parser, flags and docs.
+ */
+#ifndef CALORIS_JOBS_H
+#define CALORIS_JOBS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct caloris_buf;
+struct caloris_err;
+
+enum {
+    CALORIS_JOB_MAX_BYTES = 8 << 20, /* of one job's JSON */
+    CALORIS_JOB_MAX_ID = 256,        /* bytes of id */
+    CALORIS_JOB_MAX_TOKENS = 1 << 20,
+    CALORIS_JOB_MAX_MESSAGES = 1024,
+};
+
+enum caloris_order { CALORIS_ORDER_CONFIDENCE, CALORIS_ORDER_RANDOM };
+enum caloris_commit { CALORIS_COMMIT_QUOTA, CALORIS_COMMIT_THRESHOLD, CALORIS_COMMIT_FACTOR };
+enum caloris_quota { CALORIS_QUOTA_ALL, CALORIS_QUOTA_BLOCK };
+
+/* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of each. */
+struct caloris_job_params {
+    uint32_t gen_length, block_length;
+    enum caloris_order order;
+    enum caloris_commit commit;
+    uint32_t steps; /* 0: as many as gen_length */
+    double threshold, factor;
+    enum caloris_quota quota;
+    double temperature, cfg_scale;
+    int64_t seed; /* -1: draw one */
+    bool early_stop;
+    int32_t eos_id, eot_id, mask_id; /* -1: what the model says */
+    bool logits_eos_inf, confidence_eos_eot_inf;
+};
+
+enum caloris_job_source { CALORIS_JOB_PROMPT, CALORIS_JOB_MESSAGES, CALORIS_JOB_IDS };
+
+struct caloris_job_message {
+    char *role, *content;
+    size_t content_bytes;
+};
+
+struct caloris_job {
+    char *id; /* NULL: none */
+    enum caloris_job_source source;
+    char *prompt; /* bytes, may hold NUL */
+    size_t prompt_bytes;
+    struct caloris_job_message *messages;
+    size_t n_messages;
+    int32_t *ids;
+    size_t n_ids;
+    char *hole;          /* text that stands for one mask in prompt or contents; NULL: none */
+    char *chat_template; /* name; NULL: the model's */
+    struct caloris_job_params params;
+};
+
+/* The job in n bytes of JSON (one object). Everything is checked that can be without a model. Codes: BAD_REQUEST.
+ * On failure job->id is set if there was a usable one, so that the error can be answered: free it all the same. */
+int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struct caloris_err *err);
+void caloris_job_free(struct caloris_job *job); /* the contents; a zeroed one is fine */
+
+/* The schema, for flags, help and docs. */
+enum caloris_job_field_type { CALORIS_FIELD_UINT, CALORIS_FIELD_INT, CALORIS_FIELD_REAL, CALORIS_FIELD_BOOL,
+                              CALORIS_FIELD_CHOICE, CALORIS_FIELD_TEXT };
+struct caloris_job_field {
+    const char *name; /* "gen_length"; as a flag: --gen-length */
+    enum caloris_job_field_type type;
+    double min, max;           /* numbers */
+    const char *choices;       /* "confidence|random" */
+    const char *default_text;  /* "" when the model decides */
+    const char *help;          /* one line */
+    size_t offset;             /* in struct caloris_job_params; text fields: SIZE_MAX */
+};
+extern const struct caloris_job_field caloris_job_fields[];
+extern const size_t caloris_job_fields_count;
+
+/* Sets field in a job's JSON object from the text of a flag or variable; the same checks. */
+int caloris_job_set(json_t *job, const char *field, const char *text, struct caloris_err *err);
+
+/* ---- results --------------------------------------------------------------------------------------------------- */
+
+struct caloris_job_result {
+    const char *id;             /* NULL: none */
+    const struct caloris_err *error; /* not NULL: a failed job; the rest is ignored */
+    const int32_t *ids;         /* [n_ids]: the generated ones */
+    size_t n_ids;
+    const int32_t *canvas;      /* [n_canvas]: all; NULL unless the prompt had holes */
+    size_t n_canvas;
+    const char *text;           /* [text_bytes]; NULL where the model has no tokenizer */
+    size_t text_bytes;
+    const char *finish_reason;  /* "stop": an EOS or EoT came; "length" */
+    uint64_t prompt_tokens, completion_tokens; /* completion: up to the first EOS or EoT */
+    uint64_t forward_passes, steps;
+    uint64_t seed;
+    double queue_s, denoise_s;  /* waiting in the group; first to last step */
+    uint32_t ranks;
+};
+
+/* One JSON object without a newline, appended to json. Text that is no valid UTF-8 is written with U+FFFD. */
+int caloris_job_result_write(const struct caloris_job_result *result, struct caloris_buf *json,
+                             struct caloris_err *err);
+
+#endif
