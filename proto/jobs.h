@@ -19,6 +19,7 @@ enum {
     CALORIS_JOB_MAX_ID = 256,        /* bytes of id */
     CALORIS_JOB_MAX_TOKENS = 1 << 20,
     CALORIS_JOB_MAX_MESSAGES = 1024,
+    CALORIS_JOB_MAX_NAME = 64, /* bytes of hole, chat_template, a message's role */
 };
 
 enum caloris_order { CALORIS_ORDER_CONFIDENCE, CALORIS_ORDER_RANDOM };
@@ -27,10 +28,11 @@ enum caloris_quota { CALORIS_QUOTA_ALL, CALORIS_QUOTA_BLOCK };
 
 /* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of each. */
 struct caloris_job_params {
-    uint32_t gen_length, block_length;
+    uint32_t gen_length;   /* 0: only the prompt's holes are filled */
+    uint32_t block_length; /* at least 1, at most gen_length where that is not 0 */
     enum caloris_order order;
     enum caloris_commit commit;
-    uint32_t steps; /* 0: as many as gen_length */
+    uint32_t steps; /* 0: one for every mask that the quota counts */
     double threshold, factor;
     enum caloris_quota quota;
     double temperature, cfg_scale;
@@ -61,27 +63,41 @@ struct caloris_job {
     struct caloris_job_params params;
 };
 
+/* What a job gets that says nothing. */
+void caloris_job_params_default(struct caloris_job_params *params);
+
 /* The job in n bytes of JSON (one object). Everything is checked that can be without a model. Codes: BAD_REQUEST.
  * On failure job->id is set if there was a usable one, so that the error can be answered: free it all the same. */
 int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struct caloris_err *err);
 void caloris_job_free(struct caloris_job *job); /* the contents; a zeroed one is fine */
 
-/* The schema, for flags, help and docs. */
-enum caloris_job_field_type { CALORIS_FIELD_UINT, CALORIS_FIELD_INT, CALORIS_FIELD_REAL, CALORIS_FIELD_BOOL,
-                              CALORIS_FIELD_CHOICE, CALORIS_FIELD_TEXT };
+/* The schema, for flags, help and docs: every field but the prompt itself (prompt | messages | ids) and custom_id. */
+enum caloris_job_field_type {
+    CALORIS_FIELD_UINT,   /* uint32_t */
+    CALORIS_FIELD_INT,    /* int64_t */
+    CALORIS_FIELD_ID,     /* int32_t: a token id */
+    CALORIS_FIELD_REAL,   /* double */
+    CALORIS_FIELD_BOOL,   /* bool */
+    CALORIS_FIELD_CHOICE, /* an enum: index into choices */
+    CALORIS_FIELD_TEXT,   /* of struct caloris_job, not of its params */
+};
 struct caloris_job_field {
     const char *name; /* "gen_length"; as a flag: --gen-length */
     enum caloris_job_field_type type;
-    double min, max;           /* numbers */
-    const char *choices;       /* "confidence|random" */
-    const char *default_text;  /* "" when the model decides */
-    const char *help;          /* one line */
-    size_t offset;             /* in struct caloris_job_params; text fields: SIZE_MAX */
+    double min, max;          /* of a number; of a text's bytes */
+    const char *choices;      /* "confidence|random" */
+    const char *default_text; /* "" when there is none, or the model or the rest of the job decides */
+    const char *help;         /* one line */
+    size_t offset;            /* in struct caloris_job_params; text fields: SIZE_MAX */
 };
 extern const struct caloris_job_field caloris_job_fields[];
 extern const size_t caloris_job_fields_count;
 
-/* Sets field in a job's JSON object from the text of a flag or variable; the same checks. */
+/* What a value of this field may be, in words: "a whole number from 1 to 1048576". Returns text. */
+enum { CALORIS_FIELD_WORDS = 160 };
+const char *caloris_job_field_words(const struct caloris_job_field *field, char text[CALORIS_FIELD_WORDS]);
+
+/* Sets field in a job's JSON object from the text of a flag or variable ("0.9", "true", "random"); the same checks. */
 int caloris_job_set(json_t *job, const char *field, const char *text, struct caloris_err *err);
 
 /* ---- results --------------------------------------------------------------------------------------------------- */

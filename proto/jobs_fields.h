@@ -1,0 +1,20 @@
+/* proto/jobs_fields.h: the table of fields at work; inside proto only. */
+#ifndef CALORIS_JOBS_FIELDS_H
+#define CALORIS_JOBS_FIELDS_H
+
+#include "proto/jobs.h"
+
+enum { CALORIS_JOB_QUOTE = 72 };
+
+/* A value, or a name, as shortened JSON for error texts, so that nothing of a job gets into a log line raw. Returns text. */
+const char *caloris_job_quote(const json_t *value, char text[CALORIS_JOB_QUOTE]);
+const char *caloris_job_quote_name(const char *name, char text[CALORIS_JOB_QUOTE]);
+
+/* NULL when there is no such field. */
+const struct caloris_job_field *caloris_job_field_find(const char *name);
+
+/* Checks value; what is no text goes into params. */
+int caloris_job_field_read(const struct caloris_job_field *field, const json_t *value,
+                           struct caloris_job_params *params, struct caloris_err *err);
+
+#endif
