@@ -27,7 +27,8 @@ static int reserve(struct caloris_buf *buf, size_t n, struct caloris_err *err)
     return 0;
 }
 
-int caloris_buf_append(struct caloris_buf *buf, const void *bytes, size_t n, struct caloris_err *err)
+int caloris_buf_append(struct caloris_buf *buf, const void *bytes, size_t n,
+                       struct caloris_err *err)
 {
     if (reserve(buf, n, err) < 0)
         return -1;

@@ -25,8 +25,8 @@ int caloris_file_read_at(int fd, const char *path, void *to, size_t n, uint64_t 
         if (got < 0)
             return caloris_err_sys(err, "%s: reading %zu bytes at %" PRIu64, path, n, offset);
         if (got == 0)
-            return caloris_err_set(err, CALORIS_BAD_MODEL, "%s ends at byte %" PRIu64 ", %zu bytes short",
-                                   path, offset, n);
+            return caloris_err_set(err, CALORIS_BAD_MODEL,
+                                   "%s ends at byte %" PRIu64 ", %zu bytes short", path, offset, n);
         to = (char *)to + got;
         n -= (size_t)got;
         offset += (uint64_t)got;
@@ -148,11 +148,12 @@ int caloris_file_check_private(const char *path, struct caloris_err *err)
     if (!S_ISDIR(st.st_mode))
         return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s is not a directory", path);
     if (st.st_uid != geteuid())
-        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s belongs to user %ju, not to us (%ju)", path,
-                               (uintmax_t)st.st_uid, (uintmax_t)geteuid());
+        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s belongs to user %ju, not to us (%ju)",
+                               path, (uintmax_t)st.st_uid, (uintmax_t)geteuid());
     if (st.st_mode & 077)
-        return caloris_err_set(err, CALORIS_BAD_CONFIG,
-                               "%s has mode %04o; it must be 0700, or others could talk to the gateway", path,
-                               (unsigned)(st.st_mode & 07777));
+        return caloris_err_set(
+            err, CALORIS_BAD_CONFIG,
+            "%s has mode %04o; it must be 0700, or others could talk to the gateway", path,
+            (unsigned)(st.st_mode & 07777));
     return 0;
 }

@@ -35,7 +35,8 @@ void caloris_rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32
     out[3] = x3;
 }
 
-double caloris_noise_uniform(const struct caloris_noise_key *key, uint32_t position, uint32_t token_id)
+double caloris_noise_uniform(const struct caloris_noise_key *key, uint32_t position,
+                             uint32_t token_id)
 {
     /* The seed is the key; candidate and stream share a word: 2^24 candidates, 2^8 streams. */
     const uint32_t philox_key[2] = {(uint32_t)key->seed, (uint32_t)(key->seed >> 32)};
@@ -46,7 +47,8 @@ double caloris_noise_uniform(const struct caloris_noise_key *key, uint32_t posit
     return ((double)mantissa + 0.5) * 0x1p-52;
 }
 
-double caloris_noise_gumbel(const struct caloris_noise_key *key, uint32_t position, uint32_t token_id)
+double caloris_noise_gumbel(const struct caloris_noise_key *key, uint32_t position,
+                            uint32_t token_id)
 {
     return -log(-log(caloris_noise_uniform(key, position, token_id)));
 }

@@ -22,10 +22,12 @@ struct caloris_noise_key {
 enum caloris_noise_stream { CALORIS_NOISE_TOKEN = 1, CALORIS_NOISE_ORDER = 2 };
 
 /* Uniform in (0, 1), never 0 or 1, for one canvas position and one token id (id 0 where there is none). */
-double caloris_noise_uniform(const struct caloris_noise_key *key, uint32_t position, uint32_t token_id);
+double caloris_noise_uniform(const struct caloris_noise_key *key, uint32_t position,
+                             uint32_t token_id);
 
 /* Standard Gumbel noise, -ln(-ln u). */
-double caloris_noise_gumbel(const struct caloris_noise_key *key, uint32_t position, uint32_t token_id);
+double caloris_noise_gumbel(const struct caloris_noise_key *key, uint32_t position,
+                            uint32_t token_id);
 
 /* 64 random bits from the operating system, below 2^53 so that they survive JSON. */
 uint64_t caloris_rng_fresh_seed(void);

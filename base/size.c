@@ -40,15 +40,16 @@ int caloris_size_parse(const char *text, uint64_t *bytes, struct caloris_err *er
         const char *suffix;
         double factor;
     } units[] = {
-        {"", 1},      {"B", 1},        {"K", 1024},     {"KiB", 1024},    {"KB", 1e3},
-        {"M", 0x1p20}, {"MiB", 0x1p20}, {"MB", 1e6},     {"G", 0x1p30},    {"GiB", 0x1p30},
-        {"GB", 1e9},  {"T", 0x1p40},   {"TiB", 0x1p40}, {"TB", 1e12},
+        {"", 1},       {"B", 1},        {"K", 1024},     {"KiB", 1024}, {"KB", 1e3},
+        {"M", 0x1p20}, {"MiB", 0x1p20}, {"MB", 1e6},     {"G", 0x1p30}, {"GiB", 0x1p30},
+        {"GB", 1e9},   {"T", 0x1p40},   {"TiB", 0x1p40}, {"TB", 1e12},
     };
     char *end;
     errno = 0;
     double number = strtod(text, &end);
     if (end == text || errno || !(number >= 0) || isinf(number))
-        return caloris_err_set(err, CALORIS_USAGE, "\"%.80s\" is not a size like 512MiB or 8GiB", text);
+        return caloris_err_set(err, CALORIS_USAGE, "\"%.80s\" is not a size like 512MiB or 8GiB",
+                               text);
     while (*end == ' ')
         end++;
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {

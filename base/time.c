@@ -6,7 +6,7 @@
 #include <time.h>
 
 enum {
-    SPINS = 200,            /* about the latency of a message between busy ranks */
+    SPINS = 200, /* about the latency of a message between busy ranks */
     FIRST_SLEEP_NS = 20000,
     LONGEST_SLEEP_NS = 1000000,
 };
