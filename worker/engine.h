@@ -22,11 +22,11 @@ enum caloris_transport { CALORIS_TRANSPORT_MPI, CALORIS_TRANSPORT_THREADS };
 struct caloris_engine_options {
     const char *model_dir;
     enum caloris_transport transport;
-    int ranks;             /* THREADS: how many (1 is a world of one); MPI: ignored, the launcher says */
-    int threads;           /* compute threads per rank; 0: the cores that this rank owns */
-    size_t max_requests;   /* canvases held at a time (a request under guidance holds two) */
-    size_t max_canvas;     /* longest canvas, in tokens; 0: what the model was made for */
-    size_t max_step_rows;  /* rows of one step over all requests; at least max_canvas. 0: chosen */
+    int ranks;   /* THREADS: how many (1 is a world of one); MPI: ignored, the launcher says */
+    int threads; /* compute threads per rank; 0: the cores that this rank owns */
+    size_t max_requests;  /* canvases held at a time (a request under guidance holds two) */
+    size_t max_canvas;    /* longest canvas, in tokens; 0: what the model was made for */
+    size_t max_step_rows; /* rows of one step over all requests; at least max_canvas. 0: chosen */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir: weights are invented in
      * memory, and layers share as many distinct ones as fit in half of the memory. For benchmarks. */
     const char *synthetic;
@@ -96,8 +96,9 @@ struct caloris_rule {
     uint32_t specials;
     int32_t probe[CALORIS_MAX_PROBES]; /* ids whose logits are returned as they are */
     uint32_t probes;
-    uint32_t best;     /* how many best, 1 … CALORIS_MAX_BEST */
-    float temperature; /* > 0: choice is by logit + temperature * Gumbel noise of this key, position and id */
+    uint32_t best; /* how many best, 1 … CALORIS_MAX_BEST */
+    float
+        temperature; /* > 0: choice is by logit + temperature * Gumbel noise of this key, position and id */
     struct caloris_noise_key noise;
     float guidance; /* with a partner row u: logit = u + (guidance + 1) * (logit - u) */
 };
@@ -137,16 +138,18 @@ struct caloris_candidate {
 
 /* One wanted row, merged over the ranks: ids without NO_SUM are in the sums. */
 struct caloris_summary {
-    double max;     /* largest logit */
-    double rest;    /* Σ exp(x - max) over all ids but one that has it: log-sum-exp = max + log1p(rest) */
+    double max; /* largest logit */
+    double
+        rest; /* Σ exp(x - max) over all ids but one that has it: log-sum-exp = max + log1p(rest) */
     double moment;  /* Σ (x - max) exp(x - max): entropy = log1p(rest) - moment / (1 + rest) */
     uint32_t found; /* candidates there are (fewer than asked when the vocabulary is that small) */
     float probe[CALORIS_MAX_PROBES];
 };
 
 struct caloris_step_result {
-    const struct caloris_summary *summaries;     /* [n_wants], in the order of the plan */
-    const struct caloris_candidate *candidates;  /* [n_wants, best]: best of the plan's largest rule; best first, ties to the
+    const struct caloris_summary *summaries; /* [n_wants], in the order of the plan */
+    const struct caloris_candidate
+        *candidates; /* [n_wants, best]: best of the plan's largest rule; best first, ties to the
                                                   * lowest id */
     size_t best;
 };
@@ -159,12 +162,14 @@ int caloris_engine_step(struct caloris_engine *engine, const struct caloris_step
 /* Rank 0, inside the body, with no canvas admitted: logits of every row of ids [n], a block of whole rows at a time, in
  * order: sink(arg, logits [rows, vocab], rows, err). */
 int caloris_engine_logits(struct caloris_engine *engine, const int32_t *ids, size_t n,
-                          int (*sink)(void *arg, const float *logits, size_t rows, struct caloris_err *),
+                          int (*sink)(void *arg, const float *logits, size_t rows,
+                                      struct caloris_err *),
                           void *arg, struct caloris_err *err);
 
 /* ---- the world ------------------------------------------------------------------------------------------------- */
 
-typedef int (*caloris_engine_body_fn)(struct caloris_engine *engine, void *arg, struct caloris_err *err);
+typedef int (*caloris_engine_body_fn)(struct caloris_engine *engine, void *arg,
+                                      struct caloris_err *err);
 
 /* Collective under MPI: every rank calls it with the same options. Loads, runs body on rank 0 while the others serve, and
  * returns on every rank with the same code when body returns or a stage failed: 0, or -1 with err, which names
@@ -176,10 +181,10 @@ int caloris_engine_run(const struct caloris_engine_options *options, caloris_eng
 struct caloris_engine_facts {
     struct caloris_model_facts model;
     int ranks, threads;
-    const char *transport;     /* "mpi (Open MPI v4.1.4)" */
-    const char *blas;          /* "OpenBLAS 0.3.21 SkylakeX" */
-    const char *blas_warning;  /* NULL, or why the BLAS core is below this CPU */
-    const char *core_warning;  /* NULL, or which rank owns fewer cores than threads */
+    const char *transport;    /* "mpi (Open MPI v4.1.4)" */
+    const char *blas;         /* "OpenBLAS 0.3.21 SkylakeX" */
+    const char *blas_warning; /* NULL, or why the BLAS core is below this CPU */
+    const char *core_warning; /* NULL, or which rank owns fewer cores than threads */
     size_t max_requests, max_canvas, max_step_rows;
     const struct caloris_rank_share *shares; /* [ranks] */
     double load_s;                           /* seconds spent loading */
@@ -194,6 +199,7 @@ struct caloris_engine_counters {
     uint64_t allreduce_bytes; /* sent */
     double compute_s, allreduce_s, wait_s;
 };
-void caloris_engine_counters(const struct caloris_engine *engine, struct caloris_engine_counters *out);
+void caloris_engine_counters(const struct caloris_engine *engine,
+                             struct caloris_engine_counters *out);
 
 #endif

@@ -1,0 +1,184 @@
+#include "worker/nn/nn.h"
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/size.h"
+#include "worker/comm/comm.h"
+#include "worker/kernels/kernels.h"
+#include "worker/nn/head.h"
+#include "worker/pool/pool.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Floats that an all-reduce over count floats may want as scratch, whatever the transport. */
+static size_t comm_scratch_floats(int ranks, size_t count)
+{
+    return ranks == 1 ? 0 : count + 32 * (size_t)ranks;
+}
+
+int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *config,
+                     const struct caloris_model_split *split,
+                     const struct caloris_nn_limits *limits, void *memory, uint64_t *work_bytes,
+                     uint64_t *kv_bytes, struct caloris_err *err)
+{
+    const size_t rows = limits->rows;
+    const size_t hd = config->head_dim;
+    const size_t attention_floats = (2 * split->heads + 2 * split->kv_heads) * hd;
+    const size_t ffn_floats = 3 * split->ffn;
+    size_t residual;
+    if (!caloris_size_mul(rows, config->hidden, &residual))
+        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%zu rows of a step are too many", rows);
+
+    struct caloris_arena walk = {memory, 0, false};
+    memset(nn, 0, sizeof(*nn));
+    nn->config = config;
+    nn->split = *split;
+    nn->limits = *limits;
+    nn->x = caloris_arena_take(&walk, residual, sizeof(float));
+    nn->n = caloris_arena_take(&walk, residual, sizeof(float));
+    nn->wide =
+        caloris_arena_take(&walk, rows, larger(attention_floats, ffn_floats) * sizeof(float));
+    nn->rope = caloris_arena_take(&walk, limits->positions, hd * sizeof(float));
+    nn->attention_scratch = caloris_arena_take(&walk, (size_t)limits->threads,
+                                               caloris_attention_scratch(hd) * sizeof(float));
+    nn->comm_scratch_bytes = comm_scratch_floats(limits->ranks, residual) * sizeof(float);
+    nn->comm_scratch = caloris_arena_take(&walk, nn->comm_scratch_bytes, 1);
+    nn->kv_of = caloris_arena_take(&walk, split->heads, sizeof(uint32_t));
+    nn->attention = caloris_arena_take(&walk, limits->canvases, sizeof(struct caloris_attention));
+    nn->tile = caloris_arena_take(&walk, HEAD_TILE_ROWS, HEAD_TILE_VOCAB * sizeof(float));
+    nn->summaries = caloris_arena_take(&walk, rows, sizeof(struct caloris_summary));
+    nn->best = caloris_arena_take(&walk, rows, CALORIS_MAX_BEST * sizeof(struct caloris_candidate));
+    if (caloris_arena_check(&walk, "work buffers of a step", err) < 0)
+        return -1;
+    *work_bytes = walk.used;
+    *kv_bytes = (uint64_t)rows * 2 * split->kv_heads * hd * sizeof(float);
+    return 0;
+}
+
+void caloris_nn_prepare(struct caloris_nn *nn)
+{
+    const struct caloris_model_config *c = nn->config;
+    caloris_rope_table(c->rope_theta, c->head_dim, nn->limits.positions, nn->rope);
+    const size_t share = c->heads / c->kv_heads; /* consecutive query heads that read one KV head */
+    for (size_t i = 0; i < nn->split.heads; i++)
+        nn->kv_of[i] = (uint32_t)((nn->split.head_first + i) / share - nn->split.kv_head_first);
+}
+
+/* ---- the forward pass ------------------------------------------------------------------------------------------- */
+
+static int allreduce(struct caloris_nn *nn, float *rows, size_t n_rows, struct caloris_err *err)
+{
+    return caloris_comm_allreduce_f32(nn->comm, rows, n_rows * nn->config->hidden, nn->comm_scratch,
+                                      err);
+}
+
+struct embed_task {
+    struct caloris_nn *nn;
+    const int32_t *ids;
+};
+
+static void embed_row(void *arg, size_t row, int thread)
+{
+    (void)thread;
+    const struct embed_task *task = arg;
+    const struct caloris_nn *nn = task->nn;
+    const size_t d = nn->config->hidden;
+    const size_t id = (size_t)task->ids[row];
+    float *to = nn->x + row * d;
+    if (id >= nn->split.vocab_first && id - nn->split.vocab_first < nn->split.vocab) {
+        const float *table = nn->weights->embed.data;
+        memcpy(to, table + (id - nn->split.vocab_first) * d, d * sizeof(float));
+    } else {
+        memset(to, 0, d * sizeof(float));
+    }
+}
+
+/* x = E[ids]; the rank that owns an id's row has it, the others add zeros. */
+static int embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows, struct caloris_err *err)
+{
+    struct embed_task task = {nn, rows->ids};
+    caloris_pool_run(nn->pool, rows->rows, embed_row, &task);
+    return allreduce(nn, nn->x, rows->rows, err);
+}
+
+/* x += W_o attention(rope(W_q n), rope(W_k n), W_v n), n = rmsnorm(x), summed over ranks. */
+static int attention(struct caloris_nn *nn, const struct caloris_layer_weights *layer,
+                     const struct caloris_nn_rows *rows, struct caloris_err *err)
+{
+    const struct caloris_model_config *c = nn->config;
+    const size_t hd = c->head_dim, h = nn->split.heads, k = nn->split.kv_heads;
+    const size_t stride = (h + 2 * k) * hd;
+    float *qkv = nn->wide;                         /* [R, (h + 2 k) hd] */
+    float *mixed = nn->wide + rows->rows * stride; /* [R, h hd] */
+
+    caloris_rmsnorm(nn->pool, nn->x, layer->attn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
+    caloris_gemm(nn->pool, &layer->qkv, nn->n, c->hidden, rows->rows, qkv, stride, 0);
+    caloris_rope(nn->pool, qkv, stride, rows->rows, h + k, hd, hd, rows->position, nn->rope);
+
+    size_t first = 0;
+    for (size_t i = 0; i < rows->spans; i++) {
+        const float *span = qkv + first * stride;
+        nn->attention[i] = (struct caloris_attention){
+            .q = span,
+            .k = span + h * hd,
+            .v = span + (h + k) * hd,
+            .out = mixed + first * h * hd,
+            .q_rows = rows->span_rows[i],
+            .kv_rows = rows->span_rows[i],
+            .q_stride = stride,
+            .kv_stride = stride,
+            .out_stride = h * hd,
+            .heads = h,
+            .head_dim = hd,
+            .kv_of = nn->kv_of,
+        };
+        first += rows->span_rows[i];
+    }
+    if (h > 0)
+        caloris_attend(nn->pool, nn->attention, rows->spans, nn->attention_scratch);
+    caloris_gemm(nn->pool, &layer->o, mixed, h * hd, rows->rows, nn->n, c->hidden, 0);
+    if (allreduce(nn, nn->n, rows->rows, err) < 0)
+        return -1;
+    caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
+    return 0;
+}
+
+/* x += W_down (silu(W_gate n) ⊙ W_up n), n = rmsnorm(x), summed over ranks. */
+static int mlp(struct caloris_nn *nn, const struct caloris_layer_weights *layer,
+               const struct caloris_nn_rows *rows, struct caloris_err *err)
+{
+    const struct caloris_model_config *c = nn->config;
+    const size_t f = nn->split.ffn;
+    float *gate_up = nn->wide;                    /* [R, 2 f] */
+    float *gated = nn->wide + rows->rows * 2 * f; /* [R, f] */
+
+    caloris_rmsnorm(nn->pool, nn->x, layer->ffn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
+    caloris_gemm(nn->pool, &layer->gate_up, nn->n, c->hidden, rows->rows, gate_up, 2 * f, 0);
+    caloris_swiglu(nn->pool, gate_up, rows->rows, f, gated);
+    caloris_gemm(nn->pool, &layer->down, gated, f, rows->rows, nn->n, c->hidden, 0);
+    if (allreduce(nn, nn->n, rows->rows, err) < 0)
+        return -1;
+    caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
+    return 0;
+}
+
+int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
+                       struct caloris_err *err)
+{
+    if (embed(nn, rows, err) < 0)
+        return -1;
+    for (size_t l = 0; l < nn->config->layers; l++) {
+        const struct caloris_layer_weights *layer = &nn->weights->layer[l];
+        if (attention(nn, layer, rows, err) < 0 || mlp(nn, layer, rows, err) < 0)
+            return caloris_err_prefix(err, "layer %zu", l);
+    }
+    return 0;
+}

@@ -1,0 +1,102 @@
+/* worker/nn/nn.h: one rank's part of a forward pass over a mixed bag of rows.
+ *
+ * The dense pre-norm transformer of LLaDA (docs/MODELS.md): embedding and head sharded by vocabulary, attention by heads,
+ * FFN by columns; two all-reduces a layer. Rows of all canvases go through each matrix in one product; attention
+ * sees one canvas at a time. Nothing is allocated here: the caller places the buffers.
+ *
+ * Shapes: R = rows of the step, d = hidden, hd = head_dim; of this rank h query heads, k KV heads, f FFN columns, v vocabulary
+ * rows.
+ */
+#ifndef CALORIS_NN_H
+#define CALORIS_NN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "worker/engine.h"
+#include "worker/model/model.h"
+
+struct caloris_comm;
+struct caloris_err;
+struct caloris_pool;
+
+struct caloris_nn_limits {
+    size_t rows;      /* of one step */
+    size_t positions; /* of one canvas */
+    size_t canvases;  /* spans of one step */
+    int threads, ranks;
+};
+
+struct caloris_nn {
+    const struct caloris_model_config *config;
+    struct caloris_model_split split;
+    struct caloris_nn_limits limits;
+    const struct caloris_weights *weights;
+    struct caloris_comm *comm;
+    struct caloris_pool *pool;
+
+    float *x; /* [R, d] residual stream, the same on every rank */
+    float *n; /* [R, d] normed input; partial sums of a matrix that all-reduces */
+    float *
+        wide; /* [R, (h + 2 k) hd] Q, K, V of each row, then [R, h hd] attention output; or [R, 2 f], then [R, f] */
+    float *rope; /* [positions, hd] */
+    float *attention_scratch;
+    void *comm_scratch;
+    size_t comm_scratch_bytes;
+    uint32_t *kv_of;                     /* [h] */
+    struct caloris_attention *attention; /* [canvases] */
+
+    float *tile;                       /* logits of a tile of head rows and vocabulary */
+    struct caloris_summary *summaries; /* [R] of this rank's vocabulary slice */
+    struct caloris_candidate *best;    /* [R, CALORIS_MAX_BEST] */
+};
+
+/* Lays the buffers out from memory on (64-byte aligned; NULL: only measures). *work_bytes is what they take; *kv_bytes is
+ * the part of it that holds keys and values. */
+int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *config,
+                     const struct caloris_model_split *split,
+                     const struct caloris_nn_limits *limits, void *memory, uint64_t *work_bytes,
+                     uint64_t *kv_bytes, struct caloris_err *err);
+
+/* Fills the tables; weights, comm and pool are set by then. */
+void caloris_nn_prepare(struct caloris_nn *nn);
+
+/* The rows of a step: spans of canvases, one after another. */
+struct caloris_nn_rows {
+    const int32_t *ids;       /* [R] */
+    const uint32_t *position; /* [R] */
+    const size_t *span_rows;  /* [spans] rows of each span, in order */
+    size_t spans, rows;
+};
+
+/* x = residual stream behind the last layer. Collective. */
+int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
+                       struct caloris_err *err);
+
+/* A row of x whose logits are wanted. */
+struct caloris_nn_want {
+    uint32_t row;      /* of x */
+    uint32_t partner;  /* of x, or CALORIS_NO_PARTNER */
+    uint32_t position; /* in its canvas: keys the noise */
+    uint32_t rule;
+};
+
+/* Summaries [n] and candidates [n, best] of the wanted rows over this rank's slice of the vocabulary, in nn->summaries and nn->best.
+ * Wanted rows and their partners are at most `limits.rows`. *head_rows: how many rows went through the head. */
+void caloris_nn_head(struct caloris_nn *nn, const struct caloris_nn_want *wants, size_t n,
+                     const struct caloris_rule *rules, size_t best, uint64_t *head_rows);
+
+/* Logits of rows [first, first + n) of x over this rank's slice: to [n, v]; uses n (the buffer) as scratch. */
+void caloris_nn_logits(struct caloris_nn *nn, size_t first, size_t n, float *to);
+
+/* Floats of the buffer `tile`. */
+size_t caloris_nn_tile_floats(void);
+
+/* Merges the summaries of one row over `ranks` vocabulary slices, in rank order: from[rank * stride], candidates at
+ * best_from + rank * best_stride. */
+void caloris_nn_merge(const struct caloris_summary *from, size_t stride,
+                      const struct caloris_candidate *best_from, size_t best_stride, int ranks,
+                      const struct caloris_rule *rule, struct caloris_summary *to,
+                      struct caloris_candidate *to_best);
+
+#endif
