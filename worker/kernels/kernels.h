@@ -1,8 +1,9 @@
 /* worker/kernels/kernels.h: arithmetic on rows, behind one table per weight format.
  *
- * A matrix is a weight [out, in] of this rank's shard; activations are fp32 rows, row-major. The table is filled with the
- * plain C reference first, then with what the CPU offers. The only place of cblas and of intrinsics. Nothing here
- * allocates, except caloris_kernels_init. Docs: docs/KERNELS.md.
+ * A matrix is a weight [out, in] of this rank's shard; activations are fp32 rows, row-major. The
+ * table is filled with the plain C reference first, then with what the CPU offers. The only place
+ * of cblas and of intrinsics. Nothing here allocates, except caloris_kernels_init. Docs:
+ * docs/KERNELS.md.
  */
 #ifndef CALORIS_KERNELS_H
 #define CALORIS_KERNELS_H
@@ -21,6 +22,16 @@ size_t caloris_dtype_bytes(enum caloris_dtype dtype);
 /* n numbers at from (any alignment) into to. */
 void caloris_convert_to_f32(enum caloris_dtype dtype, const void *from, float *to, size_t n);
 
+/* Index of the first largest of x [n], n > 0. */
+size_t caloris_argmax(const float *x, size_t n);
+
+/* *sum += Σ exp(x - max), *moment += Σ (x - max) exp(x - max): the sums of a softmax and of its
+ * entropy. */
+void caloris_exp_sums(const float *x, size_t n, float max, double *sum, double *moment);
+
+/* x = u + (guidance + 1) (x - u): classifier-free guidance.  arXiv 2207.12598 */
+void caloris_guide(float *x, const float *unconditional, float guidance, size_t n);
+
 /* How weights stand in memory. */
 enum caloris_format { CALORIS_FORMAT_FP32 };
 
@@ -34,43 +45,57 @@ struct caloris_matrix {
 size_t caloris_matrix_bytes(enum caloris_format format, size_t out, size_t in);
 
 /* Lays a matrix over memory of that many bytes. */
-void caloris_matrix_place(struct caloris_matrix *matrix, enum caloris_format format, size_t out, size_t in,
-                          void *memory);
+void caloris_matrix_place(struct caloris_matrix *matrix, enum caloris_format format, size_t out,
+                          size_t in, void *memory);
 
 /* Rows [out_first, out_first + n) of the matrix from n * in numbers of a file. */
-void caloris_matrix_fill(struct caloris_matrix *matrix, size_t out_first, size_t n, const void *from,
-                         enum caloris_dtype dtype);
+void caloris_matrix_fill(struct caloris_matrix *matrix, size_t out_first, size_t n,
+                         const void *from, enum caloris_dtype dtype);
 
 /* Once per process before the others: picks the kernels, sets OpenBLAS to one thread per call. */
 void caloris_kernels_init(void);
+
+/* Rungs of instruction sets, weakest first: "ref" (plain C, no BLAS), "portable", "avx2", "avx512";
+ * NULL behind the last. *runs_here (may be NULL): whether this CPU has it. */
+const char *caloris_kernels_isa(size_t i, bool *runs_here);
+
+/* From now on only kernels up to this rung, for tests and comparisons; not while kernels run. An
+ * error when it is unknown or the CPU lacks it. caloris_kernels_init takes the strongest. */
+int caloris_kernels_force(const char *isa, struct caloris_err *err);
 
 /* "OpenBLAS 0.3.21 SkylakeX", and NULL or a line that says why that core is below this CPU. */
 const char *caloris_kernels_blas(void);
 const char *caloris_kernels_blas_warning(void);
 
-/* y [rows, y_stride] = x [rows, x_stride] * matrixᵀ (beta 0) or that added to y (beta 1). Columns of y beyond out are left alone. */
+/* y [rows, y_stride] = x [rows, x_stride] * matrixᵀ (beta 0) or that added to y (beta 1). Columns
+ * of y beyond out are left alone. */
 void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix, const float *x,
                   size_t x_stride, size_t rows, float *y, size_t y_stride, float beta);
 
-/* y[r] = w ⊙ x[r] / sqrt(mean(x[r]²) + eps); x, y [rows, n].                   RMSNorm, arXiv 1910.07467 */
-void caloris_rmsnorm(struct caloris_pool *pool, const float *x, const float *w, float eps, size_t rows, size_t n,
-                     float *y);
+/* y[r] = w ⊙ x[r] / sqrt(mean(x[r]²) + eps); x, y [rows, n]; y may be x.
+ * RMSNorm, arXiv 1910.07467 */
+void caloris_rmsnorm(struct caloris_pool *pool, const float *x, const float *w, float eps,
+                     size_t rows, size_t n, float *y);
 
-/* Rotates the first `rotary` dims of each of n heads of x [rows, stride] by row r's position, half-split pairs (j, j + rotary/2).
- * table: caloris_rope_table's [positions, rotary] (cos then sin).                       RoPE, arXiv 2104.09864 */
+/* Rotates the first `rotary` dims of each of n heads of x [rows, stride] by row r's position,
+ * half-split pairs (j, j + rotary/2). table: caloris_rope_table's [positions, rotary] (cos then
+ * sin).  RoPE, arXiv 2104.09864 */
 void caloris_rope_table(double theta, size_t rotary, size_t positions, float *table);
-void caloris_rope(struct caloris_pool *pool, float *x, size_t stride, size_t rows, size_t heads, size_t head_dim,
-                  size_t rotary, const uint32_t *position, const float *table);
+void caloris_rope(struct caloris_pool *pool, float *x, size_t stride, size_t rows, size_t heads,
+                  size_t head_dim, size_t rotary, const uint32_t *position, const float *table);
 
-/* y[r][i] = silu(gate_up[r][i]) * gate_up[r][n + i]; gate_up [rows, 2 n], y [rows, n].            SwiGLU, arXiv 2002.05202 */
-void caloris_swiglu(struct caloris_pool *pool, const float *gate_up, size_t rows, size_t n, float *y);
+/* y[r][i] = silu(gate_up[r][i]) * gate_up[r][n + i]; gate_up [rows, 2 n], y [rows, n].  SwiGLU,
+ * arXiv 2002.05202 */
+void caloris_swiglu(struct caloris_pool *pool, const float *gate_up, size_t rows, size_t n,
+                    float *y);
 
 /* x += y, n numbers. */
 void caloris_add(struct caloris_pool *pool, float *x, const float *y, size_t n);
 
-/* Full attention of one canvas: queries q [q_rows, q_stride] of `heads` heads against keys and values [kv_rows, kv_stride] of the
- * KV heads that they share: query head h reads KV head kv_of[h]. out [q_rows, out_stride]. scale: 1/√head_dim. Softmax in fp32;
- * tiled, no score matrix in memory beyond scratch [threads, caloris_attention_scratch(head_dim)] floats. */
+/* Full attention of one canvas: queries q [q_rows, q_stride] of `heads` heads against keys and
+ * values [kv_rows, kv_stride] of the KV heads that they share: query head h reads KV head kv_of[h].
+ * out [q_rows, out_stride]. scale: 1/√head_dim. Softmax in fp32; tiled, no score matrix in memory
+ * beyond scratch [threads, caloris_attention_scratch(head_dim)] floats. */
 size_t caloris_attention_scratch(size_t head_dim);
 struct caloris_attention {
     const float *q, *k, *v;
@@ -81,7 +106,7 @@ struct caloris_attention {
     const uint32_t *kv_of; /* [heads] */
 };
 /* All canvases of a step at once, so that small ones share the pool. */
-void caloris_attend(struct caloris_pool *pool, const struct caloris_attention *canvas, size_t canvases,
-                    float *scratch);
+void caloris_attend(struct caloris_pool *pool, const struct caloris_attention *canvas,
+                    size_t canvases, float *scratch);
 
 #endif

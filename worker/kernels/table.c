@@ -1,0 +1,122 @@
+#include "worker/kernels/table.h"
+
+#include "base/err.h"
+
+#include <pthread.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    unsigned needs;
+} isas[CALORIS_ISAS] = {
+    [CALORIS_ISA_REF] = {"ref", 0},
+    [CALORIS_ISA_PORTABLE] = {"portable", 0},
+    [CALORIS_ISA_AVX2] = {"avx2", CALORIS_CPU_AVX2},
+    [CALORIS_ISA_AVX512] = {"avx512", CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512},
+};
+
+static const struct caloris_row_kernels *const row_kernels[] = {
+    &caloris_rows_ref,
+    &caloris_rows_portable,
+#if defined(__x86_64__)
+    &caloris_rows_avx2,
+    &caloris_rows_avx512,
+#endif
+};
+
+/* OpenBLAS looks at the CPU itself. */
+static const struct caloris_matrix_kernels f32_kernels[] = {
+    {CALORIS_ISA_REF, 0, "ref", caloris_gemm_f32_ref},
+    {CALORIS_ISA_PORTABLE, 0, "openblas", caloris_gemm_f32_blas},
+};
+
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+static const struct {
+    const struct caloris_matrix_kernels *entries;
+    size_t count;
+} formats[] = {
+    [CALORIS_FORMAT_FP32] = {f32_kernels, COUNT(f32_kernels)},
+};
+
+static struct {
+    const struct caloris_row_kernels *rows;
+    const struct caloris_matrix_kernels *matrix[COUNT(formats)];
+} chosen = {&caloris_rows_ref, {[CALORIS_FORMAT_FP32] = &f32_kernels[0]}};
+
+const struct caloris_row_kernels *caloris_rows(void)
+{
+    return chosen.rows;
+}
+
+const struct caloris_matrix_kernels *caloris_matrix_kernels(enum caloris_format format)
+{
+    return chosen.matrix[format];
+}
+
+unsigned caloris_cpu(void)
+{
+    unsigned cpu = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        cpu |= CALORIS_CPU_AVX2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        cpu |= CALORIS_CPU_AVX512;
+#endif
+    return cpu;
+}
+
+/* The strongest entries that stand on rung `limit` or below and run here. */
+static void choose(enum caloris_isa limit)
+{
+    unsigned cpu = caloris_cpu();
+    for (size_t i = 0; i < COUNT(row_kernels); i++) {
+        if (row_kernels[i]->isa <= limit && (row_kernels[i]->needs & ~cpu) == 0)
+            chosen.rows = row_kernels[i];
+    }
+    for (size_t f = 0; f < COUNT(formats); f++) {
+        for (size_t i = 0; i < formats[f].count; i++) {
+            const struct caloris_matrix_kernels *entry = &formats[f].entries[i];
+            if (entry->isa <= limit && (entry->needs & ~cpu) == 0)
+                chosen.matrix[f] = entry;
+        }
+    }
+}
+
+static void init(void)
+{
+    caloris_blas_init();
+    choose(CALORIS_ISAS - 1);
+}
+
+void caloris_kernels_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init);
+}
+
+const char *caloris_kernels_isa(size_t i, bool *runs_here)
+{
+    if (i >= CALORIS_ISAS)
+        return NULL;
+    if (runs_here)
+        *runs_here = (isas[i].needs & ~caloris_cpu()) == 0;
+    return isas[i].name;
+}
+
+int caloris_kernels_force(const char *isa, struct caloris_err *err)
+{
+    caloris_kernels_init();
+    for (size_t i = 0; i < CALORIS_ISAS; i++) {
+        if (strcmp(isas[i].name, isa) != 0)
+            continue;
+        if ((isas[i].needs & ~caloris_cpu()) != 0)
+            return caloris_err_set(err, CALORIS_USAGE, "this CPU cannot run %s kernels", isa);
+        choose((enum caloris_isa)i);
+        return 0;
+    }
+    return caloris_err_set(err, CALORIS_USAGE,
+                           "there are no \"%.40s\" kernels: ref, portable, avx2 or avx512", isa);
+}

@@ -1,0 +1,88 @@
+/* worker/kernels/table.h: the kernels themselves, as tables of functions. Inside this folder only.
+ *
+ * Two tables: one of row kernels (norm, rotary, SwiGLU, attention) and, per weight format, one of
+ * matrix kernels. Each is ordered from weak to strong and starts with the plain C reference. Of the
+ * entries that this CPU can run, and that caloris_kernels_force allows, the last one is used. How
+ * to add one: docs/KERNELS.md.
+ */
+#ifndef CALORIS_KERNELS_TABLE_H
+#define CALORIS_KERNELS_TABLE_H
+
+#include "worker/kernels/kernels.h"
+
+/* What an entry asks of the CPU: bits. */
+enum {
+    CALORIS_CPU_AVX2 = 1 << 0,   /* with FMA */
+    CALORIS_CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
+};
+
+/* Rungs of caloris_kernels_force, weakest first. */
+enum caloris_isa {
+    CALORIS_ISA_REF,
+    CALORIS_ISA_PORTABLE, /* no more than the compiler may assume anyway */
+    CALORIS_ISA_AVX2,
+    CALORIS_ISA_AVX512,
+    CALORIS_ISAS
+};
+
+/* One row at a time (attention: some query rows of one head). What a row becomes never depends on
+ * other rows, and the vector entries of all but attend give the same bits: they add in the same
+ * order and fuse no multiply-add. */
+struct caloris_row_kernels {
+    enum caloris_isa isa;
+    unsigned needs;
+    /* y = w ⊙ x / sqrt(mean(x²) + eps), all [n] */
+    void (*rmsnorm)(const float *x, const float *w, float eps, size_t n, float *y);
+    /* Pairs (x[j], x[half + j]) of `heads` heads, head_dim apart, by the angles of cos_sin [2
+     * half]. */
+    void (*rope)(float *x, size_t heads, size_t head_dim, size_t half, const float *cos_sin);
+    /* y[i] = silu(gate[i]) * up[i], i < n */
+    void (*swiglu)(const float *gate, const float *up, size_t n, float *y);
+    void (*add)(float *x, const float *y, size_t n);
+    /* Query rows [first, first + n) of one head, n <= CALORIS_QUERY_TILE. scratch:
+     * caloris_attention_scratch floats. */
+    void (*attend)(const struct caloris_attention *canvas, size_t head, size_t first, size_t n,
+                   float *scratch);
+};
+
+enum { CALORIS_QUERY_TILE = 64, CALORIS_KEY_TILE = 64, CALORIS_ATTEND_DIM_UNIT = 16 };
+/* head_dim rounded up to the unit. */
+size_t caloris_attend_dim(size_t head_dim);
+
+/* A tile of y = x * matrixᵀ (+ y): rows of x, outputs [out_first, out_first + out_count), at y +
+ * out_first. */
+struct caloris_gemm_tile {
+    const struct caloris_matrix *matrix;
+    const float *x;
+    float *y;
+    size_t x_stride, y_stride;
+    size_t rows, out_first, out_count;
+    float beta;
+};
+
+struct caloris_matrix_kernels {
+    enum caloris_isa isa;
+    unsigned needs;
+    const char *name;
+    void (*gemm)(const struct caloris_gemm_tile *tile);
+};
+
+extern const struct caloris_row_kernels caloris_rows_ref, caloris_rows_portable;
+#if defined(__x86_64__)
+extern const struct caloris_row_kernels caloris_rows_avx2, caloris_rows_avx512;
+#endif
+
+void caloris_gemm_f32_ref(const struct caloris_gemm_tile *tile);
+void caloris_gemm_f32_blas(const struct caloris_gemm_tile *tile);
+
+/* The entries in use. */
+const struct caloris_row_kernels *caloris_rows(void);
+const struct caloris_matrix_kernels *caloris_matrix_kernels(enum caloris_format format);
+
+/* CPU bits of this machine. */
+unsigned caloris_cpu(void);
+
+/* blas.c: reads OpenBLAS's name and core, and sets it to one thread per call. */
+void caloris_blas_init(void);
+
+#endif

@@ -1,0 +1,96 @@
+/* worker/kernels/vector.h: as many floats as one register of the instruction set that this file is
+ * compiled for.
+ *
+ * Compiler vectors (gcc, clang) and, for fused multiply-add, one intrinsic. Included by the vector
+ * entries only, each compiled with its own -m flags (CMakeLists.txt); everything is static, so that
+ * no instruction leaks to another CPU.
+ */
+#ifndef CALORIS_KERNELS_VECTOR_H
+#define CALORIS_KERNELS_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX2__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vec_bits __attribute__((vector_size(4 * LANES)));
+typedef int32_t vec_mask __attribute__((vector_size(4 * LANES)));
+
+static inline vec vec_load(const float *from)
+{
+    vec v;
+    memcpy(&v, from, sizeof(v));
+    return v;
+}
+
+static inline void vec_store(float *to, vec v)
+{
+    memcpy(to, &v, sizeof(v));
+}
+
+static inline vec vec_all(float x)
+{
+    return x - (vec){0};
+}
+
+/* mask lane by lane: all ones takes a, zero takes b. */
+static inline vec vec_select(vec_mask mask, vec a, vec b)
+{
+    return (vec)((mask & (vec_mask)a) | (~mask & (vec_mask)b));
+}
+
+/* a * b + c, rounded once where the CPU can. */
+static inline vec vec_fma(vec a, vec b, vec c)
+{
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+    return _mm256_fmadd_ps(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* exp(x) within 2 ulp, subnormal results included; NaN gives NaN, and what is beyond the range of
+ * float 0 or infinity.
+ *
+ * x = n ln 2 + r, |r| <= ln 2 / 2: n by adding 1.5 * 2^23, which rounds to an integer in the low
+ * bits; ln 2 in two parts, the first short enough for n times it to be exact. exp(r) by its Taylor
+ * polynomial of degree 7 (the rest is below 2^-27 of it). 2^n in two factors, because n goes beyond
+ * the exponents of float at either end. */
+static inline vec vec_exp(vec x)
+{
+    const float round = 0x1.8p23f, ln2_high = 0x1.63p-1f, ln2_low = -0x1.bd0106p-13f;
+    x = vec_select(x > 90.0f, vec_all(90.0f), x);
+    x = vec_select(x < -110.0f, vec_all(-110.0f), x);
+    vec shifted = x * 0x1.715476p0f + round;
+    vec n = shifted - round;
+    vec r = x - n * ln2_high;
+    r = r - n * ln2_low;
+    vec p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r;
+    p = p + 1.0f;
+    vec_mask power = (vec_mask)((vec_bits)shifted - (vec_bits)vec_all(round));
+    vec_mask half = power >> 1;
+    vec_bits low = (vec_bits)(half + 127) << 23;
+    vec_bits high = (vec_bits)(power - half + 127) << 23;
+    return p * (vec)low * (vec)high;
+}
+
+#endif
