@@ -1,6 +1,8 @@
-/* proto/wire.h: messages in and out of ZeroMQ sockets, with every limit checked before anything is unpacked.
+/* proto/wire.h: messages in and out of ZeroMQ sockets, with every limit checked before anything
+ * is unpacked.
  *
- * One ZeroMQ message = [routing id on a ROUTER] + one frame: a serialised union of caloris.proto. See PROTOCOL.md.
+ * One ZeroMQ message = [routing id on a ROUTER] + one frame: a serialised union of
+ * caloris.proto. See PROTOCOL.md.
  */
 #ifndef CALORIS_WIRE_H
 #define CALORIS_WIRE_H
@@ -13,11 +15,14 @@
 struct caloris_err;
 
 enum {
-    CALORIS_PROTOCOL_VERSION = 1,        /* the newest we speak */
-    CALORIS_PROTOCOL_OLDEST = 1,         /* and the oldest */
-    CALORIS_WIRE_MAX_FRAME = 16 << 20,   /* bytes; a result of the longest canvas fits */
+    CALORIS_PROTOCOL_VERSION = 1,      /* the newest we speak */
+    CALORIS_PROTOCOL_OLDEST = 1,       /* and the oldest */
+    CALORIS_WIRE_MAX_FRAME = 16 << 20, /* bytes; a result of the longest canvas fits */
     CALORIS_WIRE_MAX_ROUTING = 64,
     CALORIS_WIRE_MAX_KEY = 64,
+    CALORIS_WIRE_MAX_MEMORY = 128 << 20, /* bytes that unpacking one frame may allocate */
+    CALORIS_WIRE_MAX_QUEUED = 4096,      /* messages waiting in each direction of one connection */
+    CALORIS_WIRE_MAX_ENDPOINT = 114,     /* "ipc://", the longest path of a socket (107), NUL */
 };
 
 /* A peer of a ROUTER socket. size 0: none (DEALER). */
@@ -26,25 +31,39 @@ struct caloris_peer {
     size_t size;
 };
 
-/* Packs and sends. peer NULL or empty on a DEALER. Never blocks: a queue that is full is CALORIS_AGAIN, a peer that
- * left is CALORIS_UNREACHABLE. */
-int caloris_wire_send(void *socket, const struct caloris_peer *peer, const ProtobufCMessage *message,
-                      struct caloris_err *err);
+/* Before bind or connect, on either end: largest frame, queue lengths, a short linger at close,
+ * heartbeats of ZeroMQ itself (they find dead connections; who is alive is told by the
+ * messages), and on a ROUTER errors for peers that left. */
+int caloris_wire_prepare(void *socket, struct caloris_err *err);
 
-/* One message if there is one: 1 with *message (free with protobuf_c_message_free_unpacked) and *peer; 0 when nothing waits;
- * -1 and err for what is no valid message (peer is set: an answer is possible; the socket goes on). */
-int caloris_wire_receive(void *socket, struct caloris_peer *peer, const ProtobufCMessageDescriptor *type,
-                         ProtobufCMessage **message, struct caloris_err *err);
+/* Packs and sends. peer NULL or empty on a DEALER. Never blocks: a queue that is full is
+ * CALORIS_AGAIN, a peer that left is CALORIS_UNREACHABLE. */
+int caloris_wire_send(void *socket, const struct caloris_peer *peer,
+                      const ProtobufCMessage *message, struct caloris_err *err);
 
-/* The message from n bytes: size cap, required fields, nesting. strict: unknown fields are errors that name their number. */
-ProtobufCMessage *caloris_wire_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t n,
-                                      bool strict, struct caloris_err *err);
+/* One message if there is one: 1 with *message (free with protobuf_c_message_free_unpacked) and
+ * *peer; 0 when nothing waits; -1 and err for what is no valid message (peer is set: an answer
+ * is possible; the socket goes on). */
+int caloris_wire_receive(void *socket, struct caloris_peer *peer,
+                         const ProtobufCMessageDescriptor *type, ProtobufCMessage **message,
+                         struct caloris_err *err);
 
-/* The version to speak with a peer of this range, or 0 and err (code REFUSED, naming both ranges). */
+/* The message from n bytes: size cap, required fields, memory in proportion to n. strict: as
+ * caloris_wire_check_known. */
+ProtobufCMessage *caloris_wire_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
+                                      size_t n, bool strict, struct caloris_err *err);
+
+/* An unknown field or enum value anywhere in the message is an error (BAD_REQUEST) that names it
+ * by message and number. */
+int caloris_wire_check_known(const ProtobufCMessage *message, struct caloris_err *err);
+
+/* The version to speak with a peer of this range, or 0 and err (code REFUSED, naming both
+ * ranges). */
 uint32_t caloris_wire_version(uint32_t peer_min, uint32_t peer_max, struct caloris_err *err);
 
-/* ipc: endpoints only, and only in a directory of mode 0700 (its path must fit the system's limit); tcp needs keys, which this
- * version does not have: refused, with the reason. */
+/* ipc: endpoints only, by absolute path, and only in a directory of ours of mode 0700 (the path
+ * must fit the system's limit); tcp needs keys, which this version does not have: refused, with
+ * the reason. */
 int caloris_wire_check_endpoint(const char *endpoint, struct caloris_err *err);
 
 #endif
