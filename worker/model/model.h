@@ -1,9 +1,10 @@
-/* worker/model/model.h: what a model folder says, how it is dealt to ranks, and one rank's weights in memory.
+/* worker/model/model.h: what a model folder says, how it is dealt to ranks, and one rank's
+ * weights in memory.
  *
- * A folder holds config.json and *.safetensors (one file, or several with model.safetensors.index.json). Everything is
- * checked against the config before a byte of weights is read: an unknown or missing tensor, a wrong shape or
- * dtype, offsets that overlap or leave the file are errors that name file and tensor. Format facts:
- * docs/MODELS.md.
+ * A folder holds config.json and *.safetensors (one file, or several with
+ * model.safetensors.index.json). Everything is checked against the config before a byte of
+ * weights is read: an unknown or missing tensor, a wrong shape or dtype, offsets that overlap or
+ * leave the file are errors that name file and tensor. Format facts: docs/MODELS.md.
  */
 #ifndef CALORIS_MODEL_H
 #define CALORIS_MODEL_H
@@ -18,7 +19,7 @@ struct caloris_err;
 struct caloris_pool;
 struct caloris_comm;
 
-/* ---- config.json ----------------------------------------------------------------------------------------------- */
+/* ---- config.json ------------------------------------------------------------------------- */
 
 struct caloris_model_config {
     char family[32]; /* "llada" */
@@ -26,11 +27,12 @@ struct caloris_model_config {
     size_t max_sequence;
     float norm_eps;
     double rope_theta;
-    bool tied; /* the head is the embedding table */
+    bool tied;               /* the head is the embedding table */
     int32_t mask_id, eos_id; /* -1: not said */
 };
 
-int caloris_model_config_load(const char *dir, struct caloris_model_config *config, struct caloris_err *err);
+int caloris_model_config_load(const char *dir, struct caloris_model_config *config,
+                              struct caloris_err *err);
 
 /* A made-up model of this name ("llada-1b", "llada-8b"). */
 int caloris_model_config_synthetic(const char *name, struct caloris_model_config *config,
@@ -38,11 +40,14 @@ int caloris_model_config_synthetic(const char *name, struct caloris_model_config
 
 uint64_t caloris_model_parameters(const struct caloris_model_config *config);
 
-/* ---- the split: whole query heads, FFN columns and vocabulary rows in units of 16, as even as they get ----------- */
+/* ---- the split --------------------------------------------------------------------------- */
+
+/* What one rank has: whole query heads, FFN columns and vocabulary rows in units of 16, as even
+ * as they get over any number of ranks. A count may be 0. */
 
 struct caloris_model_split {
-    size_t head_first, heads;       /* query heads; none where there are more ranks than heads */
-    size_t kv_head_first, kv_heads; /* the KV heads that these read: replicated where ranks share one */
+    size_t head_first, heads;       /* query heads */
+    size_t kv_head_first, kv_heads; /* that these read: replicated where ranks share one */
     size_t ffn_first, ffn;
     size_t vocab_first, vocab;
 };
@@ -50,9 +55,10 @@ struct caloris_model_split {
 void caloris_model_split(const struct caloris_model_config *config, int ranks, int rank,
                          struct caloris_model_split *split);
 
-/* ---- one rank's weights ----------------------------------------------------------------------------------------- */
+/* ---- one rank's weights ------------------------------------------------------------------ */
 
-/* d = hidden, hd = head_dim, and of this rank: h query heads, k KV heads, f FFN columns, v vocabulary rows. A count may be 0. */
+/* d = hidden, hd = head_dim, and of this rank: h query heads, k KV heads, f FFN columns, v
+ * vocabulary rows. A count may be 0. */
 struct caloris_layer_weights {
     float *attn_norm;              /* [d] */
     struct caloris_matrix qkv;     /* [(h + 2 k) hd, d]: rows of Q, then K, then V */
@@ -63,29 +69,34 @@ struct caloris_layer_weights {
 };
 
 struct caloris_weights {
-    struct caloris_matrix embed; /* [v, d]; always FP32 */
-    struct caloris_layer_weights *layer; /* [layers] */
-    float *final_norm;           /* [d] */
-    struct caloris_matrix head;  /* [v, d]; the same memory as embed where tied */
-    uint64_t bytes_read;         /* tensor bytes pread so far */
+    struct caloris_matrix embed;           /* [v, d]; always FP32 */
+    struct caloris_layer_weights *layer;   /* [layers] */
+    float *final_norm;                     /* [d] */
+    struct caloris_matrix head;            /* [v, d]; the same memory as embed where tied */
+    uint64_t bytes_read;                   /* tensor bytes pread so far */
     struct caloris_weights_memory *memory; /* owned */
 };
 
-/* Bytes of one rank: in memory (exactly what caloris_weights_load reserves), and of tensor data read from files. */
+/* Bytes of one rank: in memory (exactly what caloris_weights_load reserves), and of tensor data
+ * read from files. */
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, uint64_t *memory_bytes,
                          uint64_t *read_bytes, struct caloris_err *err);
 
-/* Reads this rank's ranges, and nothing else of the tensors, by pread. Not collective: the caller agrees on the outcome. pool may be NULL. */
+/* Reads this rank's ranges, and nothing else of the tensors, by pread, on the pool's threads when
+ * there is one. While it runs, each thread has 1 MiB of staging memory beyond the plan.
+ * Not collective: the caller agrees on the outcome. */
 int caloris_weights_load(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, struct caloris_pool *pool,
                          struct caloris_weights *weights, struct caloris_err *err);
 
-/* Invented weights (small, pseudo-random) for benchmarks. Layers share `distinct` different ones, as many as fit in memory_limit
- * (at least one). memory_bytes of caloris_weights_plan does not apply: *bytes tells. */
-int caloris_weights_invent(const struct caloris_model_config *config, const struct caloris_model_split *split,
-                           struct caloris_pool *pool, uint64_t memory_limit, struct caloris_weights *weights,
-                           uint64_t *bytes, struct caloris_err *err);
+/* Invented weights (small, pseudo-random) for benchmarks. Layers share `distinct` different
+ * ones, as many as fit in memory_limit (at least one). memory_bytes of caloris_weights_plan does
+ * not apply: *bytes tells. */
+int caloris_weights_invent(const struct caloris_model_config *config,
+                           const struct caloris_model_split *split, struct caloris_pool *pool,
+                           uint64_t memory_limit, struct caloris_weights *weights, uint64_t *bytes,
+                           struct caloris_err *err);
 
 /* NULL-safe; a zeroed struct is fine. */
 void caloris_weights_free(struct caloris_weights *weights);

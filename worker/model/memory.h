@@ -1,0 +1,19 @@
+/* worker/model/memory.h: the one stretch of memory that holds a rank's weights. Inside
+ * worker/model only. */
+#ifndef CALORIS_MODEL_MEMORY_H
+#define CALORIS_MODEL_MEMORY_H
+
+#include "worker/model/model.h"
+
+/* Bytes for `distinct` layers of weights and the table of all layers; SIZE_MAX when that does
+ * not fit. A multiple of the page size. */
+size_t caloris_weights_bytes(const struct caloris_model_config *config,
+                             const struct caloris_model_split *split, size_t distinct);
+
+/* Reserves exactly these bytes and lays everything over them; layer i shares the weights of
+ * layer i % distinct. Contents are zero. Free with caloris_weights_free. */
+int caloris_weights_reserve(const struct caloris_model_config *config,
+                            const struct caloris_model_split *split, size_t distinct,
+                            struct caloris_weights *weights, struct caloris_err *err);
+
+#endif
