@@ -136,6 +136,21 @@ static int agree(struct caloris_engine *engine, int rc, struct caloris_err *mine
     return caloris_comm_agree(engine->comm, rc < 0 ? mine : NULL, err);
 }
 
+static void fill_facts(struct caloris_engine *engine)
+{
+    struct caloris_engine_facts *facts = &engine->facts;
+    caloris_memory_facts(&engine->config, &facts->model);
+    facts->ranks = engine->ranks;
+    facts->threads = engine->options.threads;
+    facts->transport = caloris_comm_transport(engine->comm);
+    facts->blas = caloris_kernels_blas();
+    facts->blas_warning = caloris_kernels_blas_warning();
+    facts->max_requests = engine->options.max_requests;
+    facts->max_canvas = engine->options.max_canvas;
+    facts->max_step_rows = engine->options.max_step_rows;
+    facts->shares = engine->shares;
+}
+
 static int open_engine(struct caloris_engine *engine, struct caloris_err *err)
 {
     struct caloris_err mine = {0};
@@ -150,25 +165,17 @@ static int open_engine(struct caloris_engine *engine, struct caloris_err *err)
         return -1;
     if (agree(engine, make_buffers(engine, &mine), &mine, err) < 0)
         return -1;
+    fill_facts(engine);
+    if (engine->rank == 0 && engine->options.planned)
+        engine->options.planned(&engine->facts);
     if (agree(engine, load_weights(engine, &mine), &mine, err) < 0)
         return -1;
     if (compare_cores(engine, err) < 0)
         return -1;
 
     engine->counters.bytes_read = engine->weights.bytes_read;
-    struct caloris_engine_facts *facts = &engine->facts;
-    caloris_memory_facts(&engine->config, &facts->model);
-    facts->ranks = engine->ranks;
-    facts->threads = engine->options.threads;
-    facts->transport = caloris_comm_transport(engine->comm);
-    facts->blas = caloris_kernels_blas();
-    facts->blas_warning = caloris_kernels_blas_warning();
-    facts->core_warning = engine->core_warning[0] ? engine->core_warning : NULL;
-    facts->max_requests = engine->options.max_requests;
-    facts->max_canvas = engine->options.max_canvas;
-    facts->max_step_rows = engine->options.max_step_rows;
-    facts->shares = engine->shares;
-    facts->load_s = (double)(caloris_time_ns() - start) * 1e-9;
+    engine->facts.core_warning = engine->core_warning[0] ? engine->core_warning : NULL;
+    engine->facts.load_s = (double)(caloris_time_ns() - start) * 1e-9;
     return 0;
 }
 

@@ -16,6 +16,7 @@
 
 struct caloris_err;
 struct caloris_engine;
+struct caloris_engine_facts;
 
 enum caloris_transport { CALORIS_TRANSPORT_MPI, CALORIS_TRANSPORT_THREADS };
 
@@ -30,6 +31,8 @@ struct caloris_engine_options {
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir: weights are invented in
      * memory, and layers share as many distinct ones as fit in half of the memory. For benchmarks. */
     const char *synthetic;
+    /* Rank 0, when the split and the bytes are known and before anything is loaded; may be NULL. */
+    void (*planned)(const struct caloris_engine_facts *facts);
 };
 
 /* What a caller may know of the model. */

@@ -18,9 +18,9 @@ struct caloris_err;
 /* Offline: jobs from a JSONL file, whole result lines appended to another as they finish, progress on a terminal's stderr. */
 struct caloris_offline_options {
     const char *model_dir;
-    const char *jobs;   /* "-": stdin */
-    const char *out;    /* must not be jobs */
-    bool resume;        /* skip jobs whose id stands in out; drop a torn last line */
+    const char *jobs; /* "-": stdin */
+    const char *out;  /* must not be jobs */
+    bool resume;      /* skip jobs whose id stands in out; drop a torn last line */
 };
 /* What it did, for the closing line and the exit code. */
 struct caloris_offline_report {
@@ -38,10 +38,19 @@ int caloris_offline_body(struct caloris_engine *engine, void *arg, struct calori
 /* Serving: a group of a gateway, until drained (SIGUSR1, SIGTERM, SIGINT) or the gateway stays away for redial_ms. */
 struct caloris_serve_options {
     const char *model_dir;
-    const char *gateway;   /* the gateway's endpoint for groups */
-    const char *name;      /* of this group; NULL: host and process */
-    uint64_t redial_ms;    /* how long a lost gateway is redialled: 10 minutes */
+    const char *gateway; /* the gateway's endpoint for groups */
+    const char *name;    /* of this group; NULL: host and process */
+    uint64_t redial_ms;  /* how long a lost gateway is redialled: 10 minutes */
 };
 int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
+
+/* Raw logits, fp32 little-endian, rows x vocabulary, of every line {"ids": […]} of a file, one after another into another:
+ * what numeric checks hold against third parties. */
+struct caloris_logits {
+    const char *in;  /* "-": stdin */
+    const char *out; /* replaced */
+    uint64_t inputs, rows;
+};
+int caloris_logits_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 
 #endif

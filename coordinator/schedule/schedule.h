@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "coordinator/denoise/denoise.h"
 #include "proto/jobs.h"
 #include "worker/engine.h"

@@ -1,0 +1,339 @@
+/* caloris-engine: one program on every rank of a group. Rank 0's main thread steps, its coordinator thread talks; the other
+ * ranks serve. */
+#include "base/conf.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "coordinator/link/link.h"
+#include "coordinator/plan/plan.h"
+#include "worker/engine.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR };
+
+struct values {
+    char *model, *gateway, *jobs, *out, *logits, *name;
+    bool resume, json;
+    int64_t comm, log_level;
+    int64_t ranks, threads, max_requests, max_canvas, max_step_rows;
+    uint64_t redial_ms;
+};
+
+#define AT(field) offsetof(struct values, field)
+
+static const struct caloris_option options[] = {
+    {.name = "model",
+     .letter = 'm',
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(model),
+     .argument = "DIR",
+     .help = "model folder: config.json, *.safetensors, tokenizer.json (default: the demo model)"},
+    {.name = "gateway",
+     .letter = 'g',
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(gateway),
+     .argument = "ENDPOINT",
+     .help = "serve: the gateway's endpoint for groups (ipc://…/groups.sock)"},
+    {.name = "name",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(name),
+     .argument = "NAME",
+     .help = "serve: this group's name (default: host and process)"},
+    {.name = "redial",
+     .type = CALORIS_OPTION_DURATION,
+     .offset = AT(redial_ms),
+     .default_text = "10m",
+     .argument = "TIME",
+     .help = "serve: how long a lost gateway is redialled before the group gives up"},
+    {.name = "jobs",
+     .letter = 'j',
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(jobs),
+     .argument = "FILE",
+     .help = "offline: jobs, one JSON object a line (- for stdin)",
+     .flag_only = true},
+    {.name = "out",
+     .letter = 'o',
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(out),
+     .argument = "FILE",
+     .help = "offline and --logits: where results go",
+     .flag_only = true},
+    {.name = "resume",
+     .type = CALORIS_OPTION_FLAG,
+     .offset = AT(resume),
+     .help = "offline: go on with --out; jobs that have a result there are skipped",
+     .flag_only = true},
+    {.name = "logits",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(logits),
+     .argument = "FILE",
+     .help = "write raw fp32 logits of the {\"ids\": […]} lines of FILE to --out",
+     .flag_only = true},
+    {.name = "comm",
+     .type = CALORIS_OPTION_CHOICE,
+     .offset = AT(comm),
+     .choices = "mpi|threads",
+     .default_text = "mpi",
+     .argument = "KIND",
+     .help = "ranks are MPI processes, or threads of this process"},
+    {.name = "ranks",
+     .letter = 'n',
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(ranks),
+     .default_text = "1",
+     .min = 1,
+     .max = 65536,
+     .argument = "N",
+     .help = "ranks with --comm threads, and for plan (mpirun says it otherwise)"},
+    {.name = "threads",
+     .letter = 't',
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(threads),
+     .default_text = "0",
+     .min = 0,
+     .max = 4096,
+     .argument = "N",
+     .help = "compute threads per rank; 0: the cores that the rank owns"},
+    {.name = "max-requests",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(max_requests),
+     .default_text = "16",
+     .min = 1,
+     .max = 65536,
+     .argument = "N",
+     .help = "requests that run at a time (one under guidance counts twice)"},
+    {.name = "max-canvas",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(max_canvas),
+     .default_text = "0",
+     .min = 0,
+     .max = 1 << 24,
+     .argument = "TOKENS",
+     .help = "longest prompt plus answer; 0: what the model was made for"},
+    {.name = "max-step-rows",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(max_step_rows),
+     .default_text = "0",
+     .min = 0,
+     .max = 1 << 24,
+     .argument = "ROWS",
+     .help = "rows of one step over all requests; 0: chosen"},
+    {.name = "log-level",
+     .type = CALORIS_OPTION_CHOICE,
+     .offset = AT(log_level),
+     .choices = "debug|info|warn|error",
+     .default_text = "info",
+     .argument = "LEVEL",
+     .help = "log lines below this are dropped"},
+    {.name = "json",
+     .type = CALORIS_OPTION_FLAG,
+     .offset = AT(json),
+     .help = "plan, doctor: one JSON object",
+     .flag_only = true},
+};
+
+static const struct caloris_program program = {
+    .name = "caloris-engine",
+    .group = "engine",
+    .usage = "mpirun -n N caloris-engine [--model DIR] --gateway ENDPOINT\n"
+             "mpirun -n N caloris-engine [--model DIR] --jobs IN.jsonl --out OUT.jsonl [--resume]\n"
+             "mpirun -n N caloris-engine [--model DIR] --logits IN.jsonl --out OUT.f32\n"
+             "caloris-engine --comm threads --ranks N …\n"
+             "caloris-engine plan [--model DIR] --ranks N [--json]\n"
+             "caloris-engine doctor [--model DIR] [--json]",
+    .about = "Computes denoising steps of a masked-diffusion language model in tensor parallel "
+             "over any number of ranks: "
+             "as a group of a gateway, or offline from a file of jobs (proto/JOBS.md).",
+    .options = options,
+    .n_options = sizeof(options) / sizeof(options[0]),
+};
+
+/* Whether this process is the one to speak for its world before MPI has said which rank it is. */
+static bool first_process(void)
+{
+    static const char *const rank_variables[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
+                                                 "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof(rank_variables) / sizeof(rank_variables[0]); i++) {
+        const char *rank = getenv(rank_variables[i]);
+        if (rank)
+            return strcmp(rank, "0") == 0;
+    }
+    return true;
+}
+
+static int complain(const struct caloris_err *err)
+{
+    if (first_process())
+        fprintf(stderr, "caloris-engine: %s\n", err->text);
+    return caloris_exit_server(err->code);
+}
+
+/* The model that ships with the program: installed beside it, or in the source tree it was built from. */
+static char *demo_model(void)
+{
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    if (n > 0) {
+        path[n] = '\0';
+        char *slash = strrchr(path, '/');
+        if (slash) {
+            snprintf(slash, sizeof(path) - (size_t)(slash - path),
+                     "/../share/caloris/models/tinycoder");
+            char *found = realpath(path, NULL);
+            if (found)
+                return found;
+        }
+    }
+    return strdup(CALORIS_SOURCE_DIR "/deploy/models/tinycoder");
+}
+
+static void announce_plan(const struct caloris_engine_facts *facts)
+{
+    char text[256];
+    caloris_plan_line(facts, text, sizeof(text));
+    caloris_log(CALORIS_LOG_INFO, "%s %.1f M parameters, %s, %s", facts->model.family,
+                (double)facts->model.parameters * 1e-6, facts->transport, facts->blas);
+    caloris_log(CALORIS_LOG_INFO, "%s", text);
+    if (facts->blas_warning)
+        caloris_log(CALORIS_LOG_WARN, "%s", facts->blas_warning);
+}
+
+struct work {
+    const struct values *values;
+    struct caloris_offline offline;
+    struct caloris_serve_options serve;
+    struct caloris_logits logits;
+    struct caloris_doctor doctor;
+    enum verb verb;
+};
+
+static int body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    struct work *work = arg;
+    const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
+    if (work->verb == VERB_DOCTOR)
+        return caloris_doctor_body(engine, &work->doctor, err);
+    caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
+    if (facts->core_warning)
+        caloris_log(CALORIS_LOG_WARN, "%s", facts->core_warning);
+    if (work->values->gateway)
+        return caloris_serve_body(engine, &work->serve, err);
+    if (work->values->logits)
+        return caloris_logits_body(engine, &work->logits, err);
+    return caloris_offline_body(engine, &work->offline, err);
+}
+
+static void sum_up(const struct work *work, bool well)
+{
+    const struct caloris_offline_report *r = &work->offline.report;
+    if (work->values->jobs && (well || r->seconds > 0))
+        fprintf(stderr,
+                "%" PRIu64 " jobs: %" PRIu64 " done, %" PRIu64 " failed, %" PRIu64
+                " skipped; %" PRIu64 " tokens in %" PRIu64
+                " forward passes (%.2f a pass), %.1f s, %.1f tokens/s\n",
+                r->jobs, r->done, r->failed, r->skipped, r->tokens, r->forward_passes,
+                r->forward_passes ? (double)r->tokens / (double)r->forward_passes : 0, r->seconds,
+                r->seconds > 0 ? (double)r->tokens / r->seconds : 0);
+    if (work->values->logits && well)
+        fprintf(stderr, "%" PRIu64 " inputs, %" PRIu64 " rows of logits\n", work->logits.inputs,
+                work->logits.rows);
+}
+
+static int check_usage(const struct values *v, enum verb verb, struct caloris_err *err)
+{
+    const int modes = (v->gateway != NULL) + (v->jobs != NULL) + (v->logits != NULL);
+    if (verb != VERB_RUN)
+        return modes == 0
+                   ? 0
+                   : caloris_err_set(err, CALORIS_USAGE,
+                                     "plan and doctor take no --gateway, --jobs or --logits");
+    if (modes != 1)
+        return caloris_err_set(
+            err, CALORIS_USAGE,
+            "one of --gateway, --jobs and --logits says what to do; --help tells more");
+    if ((v->jobs || v->logits) && !v->out)
+        return caloris_err_set(err, CALORIS_USAGE, "--out says where results go");
+    if (v->resume && !v->jobs)
+        return caloris_err_set(err, CALORIS_USAGE, "--resume goes with --jobs");
+    if (v->resume && strcmp(v->jobs, "-") == 0)
+        caloris_log(CALORIS_LOG_DEBUG,
+                    "resuming from stdin: lines without id are named by their number");
+    return 0;
+}
+
+static int run(const struct values *v, enum verb verb)
+{
+    struct caloris_err err = {0};
+    struct caloris_engine_options engine = {
+        .model_dir = v->model,
+        .transport =
+            v->comm == 1 || verb == VERB_PLAN ? CALORIS_TRANSPORT_THREADS : CALORIS_TRANSPORT_MPI,
+        .ranks = (int)v->ranks,
+        .threads = (int)v->threads,
+        .max_requests = (size_t)v->max_requests,
+        .max_canvas = (size_t)v->max_canvas,
+        .max_step_rows = (size_t)v->max_step_rows,
+        .planned = verb == VERB_RUN ? announce_plan : NULL,
+    };
+    if (verb == VERB_PLAN)
+        return caloris_plan_print(&engine, v->json, stdout, &err) < 0 ? complain(&err) : 0;
+
+    struct work work = {
+        .values = v,
+        .verb = verb,
+        .offline.options = {.model_dir = v->model,
+                            .jobs = v->jobs,
+                            .out = v->out,
+                            .resume = v->resume},
+        .serve = {.model_dir = v->model,
+                  .gateway = v->gateway,
+                  .name = v->name,
+                  .redial_ms = v->redial_ms},
+        .logits = {.in = v->logits, .out = v->out},
+        .doctor = {.model_dir = v->model, .json = v->json, .to = stdout},
+    };
+    bool report = true;
+    int rc = caloris_engine_run(&engine, body, &work, &report, &err);
+    if (report)
+        sum_up(&work, rc == 0);
+    if (rc < 0 && report)
+        fprintf(stderr, "caloris-engine: %s\n", err.text);
+    return rc < 0 ? caloris_exit_server(err.code) : work.doctor.errors ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct values values = {0};
+    struct caloris_err err = {0};
+    enum verb verb = VERB_RUN;
+    bool done = false;
+    if (argc > 1 && (strcmp(argv[1], "plan") == 0 || strcmp(argv[1], "doctor") == 0)) {
+        verb = strcmp(argv[1], "plan") == 0 ? VERB_PLAN : VERB_DOCTOR;
+        argv[1] = argv[0];
+        argv++;
+        argc--;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    struct caloris_conf *conf = caloris_conf_load(&program, argc, argv, &values, NULL, &done, &err);
+    if (!conf)
+        return complain(&err);
+    int code = 0;
+    char *shipped = NULL;
+    if (!done) {
+        caloris_log_set_level((enum caloris_log_level)values.log_level);
+        caloris_log_set_who("engine");
+        if (!values.model)
+            values.model = shipped = demo_model();
+        code = check_usage(&values, verb, &err) < 0 ? complain(&err) : run(&values, verb);
+    }
+    caloris_conf_free(conf);
+    free(shipped);
+    return code;
+}

@@ -1,0 +1,245 @@
+#include "coordinator/link/group.h"
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "proto/caloris.pb-c.h"
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+enum {
+    QUEUED_FRAMES =
+        100000, /* results of a whole group fit; what does not is sent again when the gateway is back */
+    LINGER_MS = 2000, /* a leaving group's last words */
+};
+
+int group_dial(struct group_socket *s, const char *endpoint, struct caloris_err *err)
+{
+    const int linger = LINGER_MS, frames = QUEUED_FRAMES;
+    const int64_t largest = CALORIS_WIRE_MAX_FRAME;
+    *s = (struct group_socket){zmq_ctx_new(), NULL};
+    if (s->context)
+        s->socket = zmq_socket(s->context, ZMQ_DEALER);
+    if (!s->socket || zmq_setsockopt(s->socket, ZMQ_LINGER, &linger, sizeof(linger)) != 0 ||
+        zmq_setsockopt(s->socket, ZMQ_SNDHWM, &frames, sizeof(frames)) != 0 ||
+        zmq_setsockopt(s->socket, ZMQ_RCVHWM, &frames, sizeof(frames)) != 0 ||
+        zmq_setsockopt(s->socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest)) != 0 ||
+        zmq_connect(s->socket, endpoint) != 0) {
+        caloris_err_set(err, CALORIS_BAD_CONFIG, "gateway %s: %s", endpoint, zmq_strerror(errno));
+        group_hang_up(s);
+        return -1;
+    }
+    return 0;
+}
+
+void group_hang_up(struct group_socket *s)
+{
+    if (s->socket)
+        zmq_close(s->socket);
+    if (s->context)
+        zmq_ctx_term(s->context);
+    *s = (struct group_socket){NULL, NULL};
+}
+
+static int send(struct group_socket *s, const Caloris__Wire__GroupToGateway *message,
+                struct caloris_err *err)
+{
+    struct caloris_err why;
+    if (caloris_wire_send(s->socket, NULL, &message->base, &why) == 0 ||
+        why.code == CALORIS_AGAIN || why.code == CALORIS_UNREACHABLE)
+        return 0;
+    if (err)
+        *err = why;
+    return -1;
+}
+
+static Caloris__Wire__LeaseId lease_id(const struct group_lease *lease)
+{
+    Caloris__Wire__LeaseId id = CALORIS__WIRE__LEASE_ID__INIT;
+    id.epoch = lease->epoch;
+    id.counter = lease->counter;
+    return id;
+}
+
+static int send_held(struct group_socket *s, Caloris__Wire__GroupHello *hello,
+                     const struct group_job *held, size_t n, struct caloris_err *err)
+{
+    struct entry {
+        Caloris__Wire__Held held;
+        Caloris__Wire__LeaseId lease;
+    } *entries = calloc(n ? n : 1, sizeof(*entries));
+    Caloris__Wire__Held **list = calloc(n ? n : 1, sizeof(Caloris__Wire__Held *));
+    int rc = -1;
+    if (!entries || !list) {
+        caloris_err_sys(err, "hello with %zu held jobs", n);
+        goto out;
+    }
+    for (size_t i = 0; i < n; i++, held = held->next) {
+        caloris__wire__held__init(&entries[i].held);
+        entries[i].lease = lease_id(&held->lease);
+        entries[i].held.job = held->number;
+        entries[i].held.lease = &entries[i].lease;
+        list[i] = &entries[i].held;
+    }
+    hello->held = list;
+    hello->n_held = n;
+    Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_HELLO;
+    message.hello = hello;
+    rc = send(s, &message, err);
+out:
+    free(entries);
+    free(list);
+    return rc;
+}
+
+int group_send_hello(struct group_socket *s, const struct group_identity *who,
+                     const struct group_job *held, struct caloris_err *err)
+{
+    char agent[] = "caloris-engine " CALORIS_VERSION;
+    Caloris__Wire__Hello versions = CALORIS__WIRE__HELLO__INIT;
+    versions.version_min = CALORIS_PROTOCOL_OLDEST;
+    versions.version_max = CALORIS_PROTOCOL_VERSION;
+    versions.agent = agent;
+    Caloris__Wire__GroupHello hello = CALORIS__WIRE__GROUP_HELLO__INIT;
+    hello.hello = &versions;
+    hello.name = (char *)who->name;
+    hello.model = (char *)who->model;
+    hello.host = (char *)who->host;
+    hello.ranks = who->ranks;
+    hello.capacity = who->capacity;
+    size_t n = 0;
+    for (const struct group_job *job = held; job; job = job->next)
+        n++;
+    return send_held(s, &hello, held, n, err);
+}
+
+int group_send_beat(struct group_socket *s, uint32_t room, struct caloris_err *err)
+{
+    Caloris__Wire__GroupBeat beat = CALORIS__WIRE__GROUP_BEAT__INIT;
+    Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    beat.free = room;
+    message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_BEAT;
+    message.beat = &beat;
+    return send(s, &message, err);
+}
+
+int group_send_result(struct group_socket *s, const struct group_job *job, struct caloris_err *err)
+{
+    Caloris__Wire__LeaseId lease = lease_id(&job->lease);
+    Caloris__Wire__LeaseResult result = CALORIS__WIRE__LEASE_RESULT__INIT;
+    Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    result.job = job->number;
+    result.lease = &lease;
+    result.result_json = (ProtobufCBinaryData){job->result_bytes, (uint8_t *)job->result};
+    message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_RESULT;
+    message.result = &result;
+    return send(s, &message, err);
+}
+
+int group_send_give_back(struct group_socket *s, const struct group_job *job,
+                         struct caloris_err *err)
+{
+    Caloris__Wire__LeaseId lease = lease_id(&job->lease);
+    Caloris__Wire__LeaseRef ref = CALORIS__WIRE__LEASE_REF__INIT;
+    Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    ref.job = job->number;
+    ref.lease = &lease;
+    message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_GIVE_BACK;
+    message.give_back = &ref;
+    return send(s, &message, err);
+}
+
+int group_send_leave(struct group_socket *s, struct caloris_err *err)
+{
+    Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
+    Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_LEAVE;
+    message.leave = &nothing;
+    return send(s, &message, err);
+}
+
+/* ---- progress --------------------------------------------------------------------------------------------------- */
+
+enum { MAX_PIECES = 64 << 20 };
+
+/* One cell; its token's bytes go to the end of pieces, where the caller finds them when all are there. */
+static int fill_cell(Caloris__Wire__Cell *cell, const struct link_model *model,
+                     const struct group_job *job, const struct caloris_reveal *reveal,
+                     struct caloris_buf *pieces, struct caloris_err *err)
+{
+    caloris__wire__cell__init(cell);
+    cell->position = reveal->position;
+    if (reveal->id == job->job.mask_id) {
+        cell->kind = CALORIS__WIRE__CELL_KIND__MASK;
+        return 0;
+    }
+    const bool prompt = reveal->position < job->job.prompt && !job->job.holes;
+    cell->kind = prompt ? CALORIS__WIRE__CELL_KIND__PROMPT : CALORIS__WIRE__CELL_KIND__REVEALED;
+    cell->has_token = 1;
+    cell->token = (uint32_t)reveal->id;
+    cell->has_confidence = !prompt;
+    cell->confidence = reveal->confidence;
+    if (!model->tokenizer)
+        return 0;
+    const size_t before = pieces->size;
+    if (caloris_tokenizer_decode(model->tokenizer, &reveal->id, 1, false, pieces, err) < 0)
+        return -1;
+    cell->has_text = 1;
+    cell->text.len = pieces->size - before;
+    return 0;
+}
+
+int group_send_progress(struct group_socket *s, const struct link_model *model,
+                        struct group_job *job, const struct caloris_event *event,
+                        struct caloris_err *err)
+{
+    const size_t n = event->n_reveals;
+    Caloris__Wire__Cell *cells = calloc(n ? n : 1, sizeof(*cells));
+    Caloris__Wire__Cell **list = calloc(n ? n : 1, sizeof(Caloris__Wire__Cell *));
+    struct caloris_buf pieces = CALORIS_BUF(MAX_PIECES);
+    int rc = -1;
+    if (!cells || !list) {
+        caloris_err_sys(err, "progress of %zu cells", n);
+        goto out;
+    }
+    for (size_t i = 0; i < n; i++) {
+        list[i] = &cells[i];
+        if (fill_cell(&cells[i], model, job, &event->reveals[i], &pieces, err) < 0)
+            goto out;
+    }
+    uint8_t *at = (uint8_t *)pieces.data;
+    for (size_t i = 0; i < n; i++) {
+        if (!cells[i].has_text)
+            continue;
+        cells[i].text.data = at;
+        at += cells[i].text.len;
+    }
+    Caloris__Wire__LeaseId lease = lease_id(&job->lease);
+    Caloris__Wire__Progress progress = CALORIS__WIRE__PROGRESS__INIT;
+    Caloris__Wire__LeaseProgress lease_progress = CALORIS__WIRE__LEASE_PROGRESS__INIT;
+    Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    progress.seq = ++job->seq;
+    progress.step = event->step;
+    progress.masks_left = event->masks_left;
+    progress.full = event->kind == CALORIS_EVENT_SNAPSHOT;
+    progress.has_cells_total = progress.has_prompt_cells = 1;
+    progress.cells_total = (uint32_t)job->job.length;
+    progress.prompt_cells = (uint32_t)job->job.prompt;
+    progress.cells = list;
+    progress.n_cells = n;
+    lease_progress.job = job->number;
+    lease_progress.lease = &lease;
+    lease_progress.progress = &progress;
+    message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_PROGRESS;
+    message.progress = &lease_progress;
+    rc = send(s, &message, err);
+out:
+    free(cells);
+    free(list);
+    caloris_buf_free(&pieces);
+    return rc;
+}

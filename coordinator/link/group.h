@@ -1,0 +1,50 @@
+/* coordinator/link/group.h (inside link): what a group says to its gateway and hears from it (proto/PROTOCOL.md). */
+#ifndef CALORIS_LINK_GROUP_H
+#define CALORIS_LINK_GROUP_H
+
+#include "coordinator/link/job.h"
+
+#include <stdint.h>
+
+struct group_lease {
+    uint64_t epoch, counter;
+};
+
+/* A job of the gateway that this group computes, or whose result it keeps until the gateway has it on disk. */
+struct group_job {
+    struct link_job job;
+    uint64_t number;
+    struct group_lease lease;
+    bool finished;
+    char *result; /* finished: the JSON */
+    size_t result_bytes;
+    uint64_t seq; /* of the last progress sent */
+    struct group_job *next;
+};
+
+/* A DEALER socket dialled to the gateway's endpoint for groups. */
+struct group_socket {
+    void *context, *socket;
+};
+int group_dial(struct group_socket *socket, const char *endpoint, struct caloris_err *err);
+void group_hang_up(struct group_socket *socket);
+
+/* Messages. A send that finds the queue full or nobody there is no error: the beat will tell. */
+struct group_identity {
+    const char *name, *model, *host;
+    uint32_t ranks, capacity;
+};
+int group_send_hello(struct group_socket *socket, const struct group_identity *who,
+                     const struct group_job *held, struct caloris_err *err);
+int group_send_beat(struct group_socket *socket, uint32_t room, struct caloris_err *err);
+int group_send_result(struct group_socket *socket, const struct group_job *job,
+                      struct caloris_err *err);
+int group_send_give_back(struct group_socket *socket, const struct group_job *job,
+                         struct caloris_err *err);
+int group_send_leave(struct group_socket *socket, struct caloris_err *err);
+/* The cells of a STEP or SNAPSHOT event. */
+int group_send_progress(struct group_socket *socket, const struct link_model *model,
+                        struct group_job *job, const struct caloris_event *event,
+                        struct caloris_err *err);
+
+#endif

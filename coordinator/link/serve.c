@@ -1,0 +1,450 @@
+/* A group of a gateway: the coordinator thread of rank 0, from dialling in to leaving. What it holds is safe at the gateway; what the
+ * gateway loses sight of, this group computes on, keeps, and offers again when the gateway is back. */
+#include "coordinator/link/link.h"
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/time.h"
+#include "coordinator/link/group.h"
+#include "coordinator/link/signals.h"
+#include "proto/caloris.pb-c.h"
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+enum {
+    AHEAD = 2,            /* leases per slot, so that a step never waits for the tokenizer */
+    HELLO_EVERY_MS = 500, /* until the gateway answers */
+    DEFAULT_BEAT_MS = 1000,
+    DEFAULT_LOST_MS = 10000,
+};
+
+struct serve {
+    const struct caloris_serve_options *options;
+    struct link_model model;
+    struct caloris_schedule *schedule;
+    struct group_socket socket;
+    struct group_identity who;
+    struct group_job *jobs;
+    size_t held;
+    int signals;
+    bool welcome; /* the gateway knows us */
+    bool draining, ended;
+    uint64_t beat_ms, lost_ms;
+    uint64_t heard_ms, said_ms; /* last word from the gateway, last to it */
+    struct caloris_err err;
+    bool failed;
+};
+
+static uint64_t now_ms(void)
+{
+    return caloris_time_ns() / 1000000u;
+}
+
+/* ---- jobs held -------------------------------------------------------------------------------------------------- */
+
+static struct group_job *find(struct serve *s, uint64_t number)
+{
+    struct group_job *job = s->jobs;
+    while (job && job->number != number)
+        job = job->next;
+    return job;
+}
+
+static void drop(struct serve *s, struct group_job *job)
+{
+    struct group_job **at = &s->jobs;
+    while (*at != job)
+        at = &(*at)->next;
+    *at = job->next;
+    s->held--;
+    link_job_free(&job->job);
+    free(job->result);
+    free(job);
+}
+
+static int say_beat(struct serve *s, struct caloris_err *err)
+{
+    const uint32_t room =
+        s->draining || s->held >= s->who.capacity ? 0 : s->who.capacity - (uint32_t)s->held;
+    s->said_ms = now_ms();
+    return group_send_beat(&s->socket, room, err);
+}
+
+/* A job has its result: it goes out now, and again after every welcome until the gateway has it on disk. */
+static int finish(struct serve *s, struct group_job *job, struct caloris_buf *json,
+                  struct caloris_err *err)
+{
+    if (json->size > CALORIS_WIRE_MAX_FRAME / 2) {
+        struct caloris_err why;
+        caloris_err_set(&why, CALORIS_BAD_REQUEST,
+                        "gen_length: the result of %zu bytes is too large to send", json->size);
+        caloris_buf_clear(json);
+        if (link_failure(job->job.id, &why, json, err) < 0)
+            return -1;
+    }
+    job->result = json->data;
+    job->result_bytes = json->size;
+    *json = CALORIS_BUF(json->max);
+    job->finished = true;
+    return s->welcome ? group_send_result(&s->socket, job, err) : 0;
+}
+
+static int finish_failed(struct serve *s, struct group_job *job, const struct caloris_err *why,
+                         struct caloris_err *err)
+{
+    struct caloris_buf json = CALORIS_BUF(CALORIS_JOB_MAX_BYTES * 4u);
+    int rc =
+        link_failure(job->job.id, why, &json, err) < 0 || finish(s, job, &json, err) < 0 ? -1 : 0;
+    caloris_buf_free(&json);
+    return rc;
+}
+
+/* ---- the gateway's words ---------------------------------------------------------------------------------------- */
+
+static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct caloris_err *err)
+{
+    if (find(s, lease->job))
+        return 0; /* said twice: we are at it */
+    struct group_job *job = calloc(1, sizeof(*job));
+    if (!job)
+        return caloris_err_sys(err, "job %" PRIu64, lease->job);
+    job->number = lease->job;
+    job->lease = (struct group_lease){lease->lease->epoch, lease->lease->counter};
+    job->next = s->jobs;
+    s->jobs = job;
+    s->held++;
+    if (s->draining) {
+        int rc = group_send_give_back(&s->socket, job, err);
+        drop(s, job);
+        return rc;
+    }
+    struct caloris_err why;
+    struct caloris_job parsed = {0};
+    struct caloris_request *request = NULL;
+    int rc = 0;
+    if (caloris_job_parse((const char *)lease->job_json.data, lease->job_json.len, &parsed, &why) <
+            0 ||
+        link_prepare(&s->model, &parsed, &job->job, &request, &why) < 0) {
+        if (!job->job.id && parsed.id)
+            job->job.id = strdup(parsed.id);
+        rc = finish_failed(s, job, &why, err);
+    } else {
+        request->owner = job;
+        request->follow = lease->canvas;
+        if (caloris_schedule_submit(s->schedule, request, &why) < 0) {
+            caloris_request_free(request);
+            rc = finish_failed(s, job, &why, err);
+        }
+    }
+    caloris_job_free(&parsed);
+    return rc;
+}
+
+/* The gateway lives another life: what it still wants of what we hold has a new lease, the rest is dropped. */
+static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welcome,
+                        struct caloris_err *err)
+{
+    s->welcome = true;
+    s->beat_ms = welcome->beat_ms ? welcome->beat_ms : DEFAULT_BEAT_MS;
+    s->lost_ms = welcome->lost_ms ? welcome->lost_ms : DEFAULT_LOST_MS;
+    size_t adopted = 0;
+    for (struct group_job *job = s->jobs, *next; job; job = next) {
+        const Caloris__Wire__Held *held = NULL;
+        next = job->next;
+        for (size_t i = 0; i < welcome->n_adopted && !held; i++) {
+            if (welcome->adopted[i]->job == job->number)
+                held = welcome->adopted[i];
+        }
+        if (held) {
+            adopted++;
+            job->lease = (struct group_lease){held->lease->epoch, held->lease->counter};
+            if (job->finished && group_send_result(&s->socket, job, err) < 0)
+                return -1;
+        } else if (job->finished) {
+            drop(s, job);
+        } else {
+            caloris_schedule_cancel(s->schedule, job); /* its event drops it */
+        }
+    }
+    caloris_log(CALORIS_LOG_INFO, "gateway %s knows us as %s; it adopted %zu jobs that we hold",
+                s->options->gateway, s->who.name, adopted);
+    return say_beat(s, err);
+}
+
+static bool current(const struct group_job *job, const Caloris__Wire__LeaseId *lease)
+{
+    return job && job->lease.epoch == lease->epoch && job->lease.counter == lease->counter;
+}
+
+static int take_message(struct serve *s, const Caloris__Wire__GatewayToGroup *message,
+                        struct caloris_err *err)
+{
+    struct group_job *job;
+    switch (message->body_case) {
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_WELCOME:
+        return take_welcome(s, message->welcome, err);
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_FAILURE:
+        return caloris_err_set(err, caloris_code_from_name(message->failure->code),
+                               "gateway %s: %s", s->options->gateway, message->failure->text);
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_LEASE:
+        return take_lease(s, message->lease, err);
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_TAKEN:
+        job = find(s, message->taken->job);
+        if (current(job, message->taken->lease) && job->finished) {
+            drop(s, job);
+            return say_beat(s, err);
+        }
+        return 0;
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_CANCEL:
+        job = find(s, message->cancel->job);
+        if (!current(job, message->cancel->lease))
+            return 0;
+        if (job->finished)
+            drop(s, job);
+        else
+            caloris_schedule_cancel(s->schedule, job);
+        return 0;
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_FOLLOW:
+        job = find(s, message->follow->lease->job);
+        if (current(job, message->follow->lease->lease) && !job->finished)
+            caloris_schedule_follow(s->schedule, job, message->follow->canvas);
+        return 0;
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_HELLO_AGAIN:
+        s->welcome = false;
+        s->said_ms = 0;
+        return 0;
+    default:
+        return 0; /* a beat, or a newer gateway's word */
+    }
+}
+
+static int take_messages(struct serve *s, struct caloris_err *err)
+{
+    for (;;) {
+        ProtobufCMessage *message = NULL;
+        struct caloris_peer peer;
+        struct caloris_err why;
+        int rc = caloris_wire_receive(s->socket.socket, &peer,
+                                      &caloris__wire__gateway_to_group__descriptor, &message, &why);
+        if (rc == 0)
+            return 0;
+        if (rc < 0) {
+            caloris_log(CALORIS_LOG_WARN, "gateway %s: %s", s->options->gateway, why.text);
+            continue;
+        }
+        s->heard_ms = now_ms();
+        rc = take_message(s, (const Caloris__Wire__GatewayToGroup *)message, err);
+        protobuf_c_message_free_unpacked(message, NULL);
+        if (rc < 0)
+            return -1;
+    }
+}
+
+/* ---- the schedule's events -------------------------------------------------------------------------------------- */
+
+static int take_finished(struct serve *s, const struct caloris_event *event,
+                         struct caloris_err *err)
+{
+    struct group_job *job = event->owner;
+    struct caloris_buf json = CALORIS_BUF(CALORIS_JOB_MAX_BYTES * 4u);
+    uint64_t tokens;
+    int rc = link_result(&s->model, &job->job, event, &json, &tokens, err) < 0 ||
+                     finish(s, job, &json, err) < 0
+                 ? -1
+                 : 0;
+    caloris_buf_free(&json);
+    return rc;
+}
+
+static int take_event(struct serve *s, struct caloris_event *event, struct caloris_err *err)
+{
+    struct group_job *job = event->owner;
+    int rc = 0;
+    switch (event->kind) {
+    case CALORIS_EVENT_STEP:
+    case CALORIS_EVENT_SNAPSHOT:
+        return s->welcome ? group_send_progress(&s->socket, &s->model, job, event, err) : 0;
+    case CALORIS_EVENT_FINISHED:
+        rc = take_finished(s, event, err);
+        break;
+    case CALORIS_EVENT_CANCELLED:
+        if (s->draining)
+            rc = group_send_give_back(&s->socket, job, err);
+        drop(s, job);
+        break;
+    case CALORIS_EVENT_ENDED:
+        s->ended = true;
+        return 0;
+    }
+    caloris_request_free(event->request);
+    event->request = NULL;
+    return rc;
+}
+
+static int take_events(struct serve *s, struct caloris_err *err)
+{
+    struct caloris_event *event;
+    while ((event = caloris_schedule_next_event(s->schedule, 0)) != NULL) {
+        int rc = take_event(s, event, err);
+        caloris_event_free(event);
+        if (rc < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------- */
+
+static void take_signals(struct serve *s)
+{
+    int signal;
+    while ((signal = link_signals_next(s->signals)) != 0) {
+        if (s->draining)
+            continue;
+        caloris_log(CALORIS_LOG_WARN, "%s: handing %zu jobs back behind this step",
+                    strsignal(signal), s->held);
+        s->draining = true;
+        caloris_schedule_close(s->schedule, true);
+    }
+}
+
+/* Hello until we are known, beats from then on; a gateway that stays silent is greeted anew. */
+static int keep_touch(struct serve *s, struct caloris_err *err)
+{
+    const uint64_t now = now_ms();
+    if (s->welcome && now - s->heard_ms > s->lost_ms) {
+        caloris_log(CALORIS_LOG_WARN,
+                    "gateway %s is silent; redialling for %" PRIu64 " s, computing on",
+                    s->options->gateway, s->options->redial_ms / 1000);
+        s->welcome = false;
+    }
+    if (!s->welcome && now - s->heard_ms > s->options->redial_ms)
+        return caloris_err_set(err, CALORIS_PEER_LOST, "gateway %s: no answer for %" PRIu64 " s",
+                               s->options->gateway, s->options->redial_ms / 1000);
+    if (!s->welcome) {
+        if (now - s->said_ms < HELLO_EVERY_MS)
+            return 0;
+        s->said_ms = now;
+        return group_send_hello(&s->socket, &s->who, s->jobs, err);
+    }
+    return now - s->said_ms >= s->beat_ms ? say_beat(s, err) : 0;
+}
+
+static int coordinate(struct serve *s, struct caloris_err *err)
+{
+    zmq_pollitem_t items[] = {
+        {.socket = s->socket.socket, .events = ZMQ_POLLIN},
+        {.fd = caloris_schedule_event_fd(s->schedule), .events = ZMQ_POLLIN},
+        {.fd = s->signals, .events = ZMQ_POLLIN},
+    };
+    while (!s->ended) {
+        const long wait = (long)(s->welcome ? s->beat_ms : HELLO_EVERY_MS) / 2;
+        if (zmq_poll(items, 3, wait) < 0 && errno != EINTR)
+            return caloris_err_set(err, CALORIS_INTERNAL, "poll: %s", zmq_strerror(errno));
+        take_signals(s);
+        if (take_events(s, err) < 0 || take_messages(s, err) < 0 || keep_touch(s, err) < 0)
+            return -1;
+    }
+    if (s->draining) {
+        while (
+            s->jobs) { /* finished, but not yet taken: somebody else shall do it again if it is lost */
+            struct group_job *job = s->jobs;
+            if (group_send_result(&s->socket, job, err) < 0)
+                return -1;
+            drop(s, job);
+        }
+        return group_send_leave(&s->socket, err);
+    }
+    return 0;
+}
+
+static void *coordinator_thread(void *arg)
+{
+    struct serve *s = arg;
+    s->heard_ms = now_ms();
+    if (coordinate(s, &s->err) < 0)
+        s->failed = true;
+    caloris_schedule_close(s->schedule, true);
+    return NULL;
+}
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* Requests that no event handed to the thread any more. */
+static void drop_events(struct serve *s)
+{
+    struct caloris_event *event;
+    while ((event = caloris_schedule_next_event(s->schedule, 0)) != NULL) {
+        if (event->kind == CALORIS_EVENT_FINISHED || event->kind == CALORIS_EVENT_CANCELLED) {
+            caloris_request_free(event->request);
+            event->request = NULL;
+        }
+        caloris_event_free(event);
+    }
+}
+
+int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    const struct caloris_serve_options *options = arg;
+    const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
+    struct serve s = {
+        .options = options, .signals = -1, .beat_ms = DEFAULT_BEAT_MS, .lost_ms = DEFAULT_LOST_MS};
+    char host[256], name[300], model[256];
+    int rc = -1;
+    gethostname(host, sizeof(host));
+    host[sizeof(host) - 1] = '\0';
+    snprintf(name, sizeof(name), "%s-%d", host, (int)getpid());
+    snprintf(model, sizeof(model), "%s", last_part(options->model_dir));
+    s.who = (struct group_identity){
+        .name = options->name ? options->name : name,
+        .model = model,
+        .host = host,
+        .ranks = (uint32_t)facts->ranks,
+        .capacity = (uint32_t)(AHEAD * facts->max_requests),
+    };
+    if (caloris_wire_check_endpoint(options->gateway, err) < 0 ||
+        link_model_load(&s.model, options->model_dir, facts, err) < 0)
+        goto out;
+    s.schedule = caloris_schedule_new(facts, err);
+    if (!s.schedule || group_dial(&s.socket, options->gateway, err) < 0)
+        goto out;
+    s.signals = link_signals_open(err);
+    if (s.signals < 0)
+        goto out;
+    pthread_t thread;
+    errno = pthread_create(&thread, NULL, coordinator_thread, &s);
+    if (errno) {
+        caloris_err_sys(err, "coordinator thread");
+        goto out;
+    }
+    rc = caloris_schedule_loop(s.schedule, engine, err);
+    pthread_join(thread, NULL);
+    drop_events(&s);
+    if (rc == 0 && s.failed) {
+        *err = s.err;
+        rc = -1;
+    }
+    if (rc == 0 && s.draining)
+        rc = caloris_err_set(err, CALORIS_AGAIN, "drained: everything was handed back");
+out:
+    while (s.jobs)
+        drop(&s, s.jobs);
+    link_signals_close(s.signals);
+    group_hang_up(&s.socket);
+    caloris_schedule_free(s.schedule);
+    link_model_free(&s.model);
+    return rc;
+}

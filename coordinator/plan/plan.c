@@ -1,0 +1,112 @@
+#include "coordinator/plan/plan.h"
+
+#include "base/err.h"
+#include "base/size.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+
+static void print_table(const struct caloris_engine_options *options,
+                        const struct caloris_model_facts *model,
+                        const struct caloris_rank_share *shares, FILE *to)
+{
+    double slowest = 0;
+    fprintf(to,
+            "%s: %.1f million parameters, %zu layers x %zu, %zu/%zu heads x %zu, FFN %zu, "
+            "vocabulary %zu\n",
+            model->family, (double)model->parameters * 1e-6, model->layers, model->hidden,
+            model->heads, model->kv_heads, model->head_dim, model->ffn, model->vocab);
+    fprintf(to, "%d ranks x %d threads; at most %zu canvases of %zu tokens, %zu rows a step\n\n",
+            options->ranks, options->threads, options->max_requests, options->max_canvas,
+            options->max_step_rows);
+    fprintf(to, "%4s  %-11s %-11s %-15s %-17s %10s %10s %10s %10s  %5s\n", "rank", "heads",
+            "KV heads", "FFN columns", "vocabulary", "read", "weights", "K/V", "work", "load");
+    for (int rank = 0; rank < options->ranks; rank++) {
+        const struct caloris_rank_share *s = &shares[rank];
+        char range[4][32], bytes[4][CALORIS_SIZE_TEXT];
+        const size_t first[4] = {s->head_first, s->kv_head_first, s->ffn_first, s->vocab_first};
+        const size_t count[4] = {s->heads, s->kv_heads, s->ffn, s->vocab};
+        for (int i = 0; i < 4; i++) {
+            if (count[i])
+                snprintf(range[i], sizeof(range[i]), "%zu-%zu", first[i], first[i] + count[i] - 1);
+            else
+                snprintf(range[i], sizeof(range[i]), "none");
+        }
+        fprintf(to, "%4d  %-11s %-11s %-15s %-17s %10s %10s %10s %10s  %5.3f\n", rank, range[0],
+                range[1], range[2], range[3], caloris_size_text(s->read_bytes, bytes[0]),
+                caloris_size_text(s->weight_bytes, bytes[1]),
+                caloris_size_text(s->kv_bytes, bytes[2]),
+                caloris_size_text(s->work_bytes, bytes[3]), s->load);
+        slowest = s->load > slowest ? s->load : slowest;
+    }
+    fprintf(to, "\npredicted balance %.1f %% (mean load over that of the fullest rank)\n",
+            100 / slowest);
+}
+
+static int print_json(const struct caloris_engine_options *options,
+                      const struct caloris_model_facts *model,
+                      const struct caloris_rank_share *shares, FILE *to, struct caloris_err *err)
+{
+    double slowest = 0;
+    json_t *ranks = json_array();
+    for (int rank = 0; rank < options->ranks; rank++) {
+        const struct caloris_rank_share *s = &shares[rank];
+        slowest = s->load > slowest ? s->load : slowest;
+        json_array_append_new(
+            ranks, json_pack("{s:i, s:[I,I], s:[I,I], s:[I,I], s:[I,I], s:I, s:I, s:I, s:I, s:f}",
+                             "rank", rank, "heads", (json_int_t)s->head_first, (json_int_t)s->heads,
+                             "kv_heads", (json_int_t)s->kv_head_first, (json_int_t)s->kv_heads,
+                             "ffn", (json_int_t)s->ffn_first, (json_int_t)s->ffn, "vocabulary",
+                             (json_int_t)s->vocab_first, (json_int_t)s->vocab, "read_bytes",
+                             (json_int_t)s->read_bytes, "weight_bytes", (json_int_t)s->weight_bytes,
+                             "kv_bytes", (json_int_t)s->kv_bytes, "work_bytes",
+                             (json_int_t)s->work_bytes, "load", s->load));
+    }
+    json_t *plan =
+        json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:f, s:o}", "family", model->family, "parameters",
+                  (json_int_t)model->parameters, "threads", options->threads, "max_requests",
+                  (json_int_t)options->max_requests, "max_canvas", (json_int_t)options->max_canvas,
+                  "max_step_rows", (json_int_t)options->max_step_rows, "balance", 1 / slowest,
+                  "ranks", ranks);
+    int rc = plan && json_dumpf(plan, to, JSON_COMPACT) == 0
+                 ? 0
+                 : caloris_err_sys(err, "writing the plan");
+    fputc('\n', to);
+    json_decref(plan);
+    return rc;
+}
+
+int caloris_plan_print(struct caloris_engine_options *options, bool json, FILE *to,
+                       struct caloris_err *err)
+{
+    struct caloris_model_facts model;
+    struct caloris_rank_share *shares = calloc((size_t)options->ranks, sizeof(*shares));
+    if (!shares)
+        return caloris_err_sys(err, "plan of %d ranks", options->ranks);
+    int rc = caloris_engine_plan(options, &model, shares, err);
+    if (rc == 0 && json)
+        rc = print_json(options, &model, shares, to, err);
+    else if (rc == 0)
+        print_table(options, &model, shares, to);
+    free(shares);
+    return rc;
+}
+
+void caloris_plan_line(const struct caloris_engine_facts *facts, char *text, size_t size)
+{
+    uint64_t weights = 0, kv = 0, work = 0;
+    char bytes[3][CALORIS_SIZE_TEXT];
+    for (int rank = 0; rank < facts->ranks; rank++) {
+        const struct caloris_rank_share *s = &facts->shares[rank];
+        weights = s->weight_bytes > weights ? s->weight_bytes : weights;
+        kv = s->kv_bytes > kv ? s->kv_bytes : kv;
+        work = s->work_bytes > work ? s->work_bytes : work;
+    }
+    snprintf(
+        text, size,
+        "%d rank%s x %d thread%s; per rank at most %s of weights, %s of K/V, %s of work buffers",
+        facts->ranks, facts->ranks == 1 ? "" : "s", facts->threads, facts->threads == 1 ? "" : "s",
+        caloris_size_text(weights, bytes[0]), caloris_size_text(kv, bytes[1]),
+        caloris_size_text(work, bytes[2]));
+}
