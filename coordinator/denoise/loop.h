@@ -1,0 +1,14 @@
+/* coordinator/denoise/loop.h: where a loop stands; inside denoise only. */
+#ifndef CALORIS_DENOISE_LOOP_H
+#define CALORIS_DENOISE_LOOP_H
+
+#include "coordinator/denoise/denoise.h"
+
+/* How many this step reveals under commit quota: m/S, and one more in the first m mod S steps. */
+size_t caloris_denoise_quota(const struct caloris_denoise *denoise);
+
+/* What this step's noise of a stream is keyed by. */
+struct caloris_noise_key caloris_denoise_key(const struct caloris_denoise *denoise,
+                                             enum caloris_noise_stream stream);
+
+#endif

@@ -1,0 +1,37 @@
+/* tests/unit/golden_decodes.h: the recorded runs of tests/golden/models/NAME/cases.json that loops without
+ * a cache must reproduce, in the words of the jobs schema. */
+#ifndef GOLDEN_DECODES_H
+#define GOLDEN_DECODES_H
+
+#include "proto/jobs.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct golden_decode {
+    const char *name;
+    struct caloris_job_params
+        params;              /* early_stop false, quota block: what the reference loops do */
+    int32_t *prompt, *final; /* [n_prompt]; [length]: the canvas at the end */
+    size_t n_prompt, length;
+    bool holes; /* the prompt has some */
+    size_t calls;
+    json_t *trace; /* per call {"writes": [[position, id], …]} */
+};
+
+struct golden_decodes {
+    char dir[4096]; /* of the model */
+    json_t *root;
+    struct golden_decode *decode;
+    size_t count;
+};
+
+/* Fails the running test when the file is not as it should be. */
+void golden_decodes_load(const char *model, struct golden_decodes *decodes);
+void golden_decodes_free(struct golden_decodes *decodes);
+
+/* prompt, then masks; malloc'd, [length]. */
+int32_t *golden_canvas(const struct golden_decode *decode);
+
+#endif

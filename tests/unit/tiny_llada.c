@@ -1,0 +1,282 @@
+#include "tests/unit/tiny_llada.h"
+
+#include "base/json.h"
+
+#include <glob.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TENSORS = 64, MAX_LAYERS = 8, NAME = 96, MAX_HEADER = 1 << 16 };
+
+struct tensor {
+    char name[NAME];
+    float *data;
+};
+
+struct layer {
+    const float *attn_norm, *q, *k, *v, *o, *ff_norm, *gate, *up, *down;
+};
+
+struct tiny_llada {
+    size_t d, heads, kv_heads, head_dim, ffn, vocab, layers;
+    double eps, theta;
+    struct tensor tensor[MAX_TENSORS];
+    size_t tensors;
+    struct layer layer[MAX_LAYERS];
+    const float *embed, *norm, *head;
+};
+
+/* ---- files ------------------------------------------------------------------------------------- */
+
+/* One safetensors file: 8 bytes n, n bytes of JSON, data. */
+static int read_file(struct tiny_llada *model, const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    char *header = malloc(MAX_HEADER);
+    json_t *root = NULL;
+    uint64_t n = 0;
+    int status = -1;
+    if (!file || !header || fread(&n, sizeof(n), 1, file) != 1 || n > MAX_HEADER ||
+        fread(header, 1, n, file) != n)
+        goto out;
+    root = caloris_json_parse(header, n, path, NULL);
+    const char *name;
+    json_t *entry;
+    status = root ? 0 : -1;
+    json_object_foreach(root, name, entry)
+    {
+        const json_t *offsets = json_object_get(entry, "data_offsets");
+        if (!offsets)
+            continue;
+        const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+        size_t first = (size_t)json_integer_value(json_array_get(offsets, 0));
+        size_t bytes = (size_t)json_integer_value(json_array_get(offsets, 1)) - first;
+        struct tensor *tensor = &model->tensor[model->tensors];
+        if (model->tensors == MAX_TENSORS || !dtype || strcmp(dtype, "F32") != 0 ||
+            !(tensor->data = malloc(bytes)) || fseek(file, (long)(8 + n + first), SEEK_SET) != 0 ||
+            fread(tensor->data, 1, bytes, file) != bytes) {
+            status = -1;
+            break;
+        }
+        snprintf(tensor->name, NAME, "%s", name);
+        model->tensors++;
+    }
+out:
+    json_decref(root);
+    free(header);
+    if (file)
+        fclose(file);
+    return status;
+}
+
+static const float *find(const struct tiny_llada *model, const char *name)
+{
+    for (size_t i = 0; i < model->tensors; i++) {
+        if (strcmp(model->tensor[i].name, name) == 0)
+            return model->tensor[i].data;
+    }
+    return NULL;
+}
+
+static const float *find_in(const struct tiny_llada *model, size_t layer, const char *name)
+{
+    char full[NAME];
+    snprintf(full, sizeof(full), "model.transformer.blocks.%zu.%s.weight", layer, name);
+    return find(model, full);
+}
+
+static int find_all(struct tiny_llada *model)
+{
+    model->embed = find(model, "model.transformer.wte.weight");
+    model->norm = find(model, "model.transformer.ln_f.weight");
+    model->head = find(model, "model.transformer.ff_out.weight");
+    if (!model->embed || !model->norm || !model->head)
+        return -1;
+    for (size_t l = 0; l < model->layers; l++) {
+        const struct layer layer = {
+            find_in(model, l, "attn_norm"), find_in(model, l, "q_proj"),
+            find_in(model, l, "k_proj"),    find_in(model, l, "v_proj"),
+            find_in(model, l, "attn_out"),  find_in(model, l, "ff_norm"),
+            find_in(model, l, "ff_proj"),   find_in(model, l, "up_proj"),
+            find_in(model, l, "ff_out"),
+        };
+        if (!layer.attn_norm || !layer.q || !layer.k || !layer.v || !layer.o || !layer.ff_norm ||
+            !layer.gate || !layer.up || !layer.down)
+            return -1;
+        model->layer[l] = layer;
+    }
+    return 0;
+}
+
+static size_t number(const json_t *config, const char *name)
+{
+    return (size_t)json_integer_value(json_object_get(config, name));
+}
+
+struct tiny_llada *tiny_llada_load(const char *dir)
+{
+    char path[4096];
+    glob_t files = {0};
+    struct tiny_llada *model = calloc(1, sizeof(*model));
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    json_t *config = caloris_json_load(path, MAX_HEADER, NULL);
+    int status = -1;
+    if (!model || !config)
+        goto out;
+    model->d = number(config, "d_model");
+    model->heads = number(config, "n_heads");
+    model->kv_heads = number(config, "n_kv_heads");
+    model->head_dim = model->d / model->heads;
+    model->ffn = number(config, "mlp_hidden_size");
+    model->vocab = number(config, "vocab_size");
+    model->layers = number(config, "n_layers");
+    model->eps = json_number_value(json_object_get(config, "rms_norm_eps"));
+    model->theta = json_number_value(json_object_get(config, "rope_theta"));
+    snprintf(path, sizeof(path), "%s/*.safetensors", dir);
+    if (model->layers > MAX_LAYERS || glob(path, 0, NULL, &files) != 0)
+        goto out;
+    status = 0;
+    for (size_t i = 0; status == 0 && i < files.gl_pathc; i++)
+        status = read_file(model, files.gl_pathv[i]);
+    if (status == 0)
+        status = find_all(model);
+out:
+    globfree(&files);
+    json_decref(config);
+    if (status == 0)
+        return model;
+    tiny_llada_free(model);
+    return NULL;
+}
+
+void tiny_llada_free(struct tiny_llada *model)
+{
+    for (size_t i = 0; model && i < MAX_TENSORS; i++)
+        free(model->tensor[i].data);
+    free(model);
+}
+
+size_t tiny_llada_vocab(const struct tiny_llada *model)
+{
+    return model->vocab;
+}
+
+/* ---- the formulas ------------------------------------------------------------------------------ */
+
+/* y [out] (+)= w [out, in] x [in] */
+static void multiply(const float *w, const double *x, size_t out, size_t in, double add, double *y)
+{
+    for (size_t o = 0; o < out; o++) {
+        double sum = 0;
+        for (size_t i = 0; i < in; i++)
+            sum += (double)w[o * in + i] * x[i];
+        y[o] = add * y[o] + sum;
+    }
+}
+
+static void rmsnorm(const double *x, const float *w, size_t d, double eps, double *y)
+{
+    double square = 0;
+    for (size_t i = 0; i < d; i++)
+        square += x[i] * x[i];
+    for (size_t i = 0; i < d; i++)
+        y[i] = x[i] / sqrt(square / (double)d + eps) * (double)w[i];
+}
+
+/* Half-split rotary of one head. */
+static void rotate(double *head, size_t dim, size_t position, double theta)
+{
+    for (size_t j = 0; j < dim / 2; j++) {
+        double angle = (double)position * pow(theta, -2.0 * (double)j / (double)dim);
+        double a = head[j], b = head[j + dim / 2];
+        head[j] = a * cos(angle) - b * sin(angle);
+        head[j + dim / 2] = b * cos(angle) + a * sin(angle);
+    }
+}
+
+/* out [head_dim] = softmax(q k^T / sqrt(head_dim)) v of one query head over all n positions. */
+static void attend(const struct tiny_llada *m, const double *q, const double *k, const double *v,
+                   size_t n, double *weight, double *out)
+{
+    const size_t stride = m->kv_heads * m->head_dim;
+    double max = -INFINITY, sum = 0;
+    for (size_t j = 0; j < n; j++) {
+        weight[j] = 0;
+        for (size_t i = 0; i < m->head_dim; i++)
+            weight[j] += q[i] * k[j * stride + i];
+        weight[j] /= sqrt((double)m->head_dim);
+        max = fmax(max, weight[j]);
+    }
+    for (size_t j = 0; j < n; j++)
+        sum += weight[j] = exp(weight[j] - max);
+    for (size_t i = 0; i < m->head_dim; i++) {
+        out[i] = 0;
+        for (size_t j = 0; j < n; j++)
+            out[i] += weight[j] / sum * v[j * stride + i];
+    }
+}
+
+/* Scratch of one forward, in rows. */
+struct rows {
+    double *x, *h, *q, *k, *v, *a, *gate, *up, *weight;
+};
+
+static void run_layer(const struct tiny_llada *m, const struct layer *l, struct rows *r, size_t n)
+{
+    const size_t d = m->d, hd = m->head_dim, kv = m->kv_heads * hd;
+    for (size_t p = 0; p < n; p++) {
+        rmsnorm(r->x + p * d, l->attn_norm, d, m->eps, r->h);
+        multiply(l->q, r->h, d, d, 0, r->q + p * d);
+        multiply(l->k, r->h, kv, d, 0, r->k + p * kv);
+        multiply(l->v, r->h, kv, d, 0, r->v + p * kv);
+        for (size_t h = 0; h < m->heads; h++)
+            rotate(r->q + p * d + h * hd, hd, p, m->theta);
+        for (size_t h = 0; h < m->kv_heads; h++)
+            rotate(r->k + p * kv + h * hd, hd, p, m->theta);
+    }
+    for (size_t p = 0; p < n; p++) {
+        for (size_t h = 0; h < m->heads; h++) {
+            const size_t shared = h / (m->heads / m->kv_heads) * hd;
+            attend(m, r->q + p * d + h * hd, r->k + shared, r->v + shared, n, r->weight,
+                   r->a + h * hd);
+        }
+        multiply(l->o, r->a, d, d, 1, r->x + p * d);
+        rmsnorm(r->x + p * d, l->ff_norm, d, m->eps, r->h);
+        multiply(l->gate, r->h, m->ffn, d, 0, r->gate);
+        multiply(l->up, r->h, m->ffn, d, 0, r->up);
+        for (size_t i = 0; i < m->ffn; i++)
+            r->gate[i] *= r->up[i] / (1 + exp(-r->gate[i]));
+        multiply(l->down, r->gate, d, m->ffn, 1, r->x + p * d);
+    }
+}
+
+int tiny_llada_forward(const struct tiny_llada *model, const int32_t *ids, size_t n, double *logits)
+{
+    const size_t d = model->d, kv = model->kv_heads * model->head_dim;
+    double *memory = calloc(n * (2 * d + 2 * kv + 1) + 2 * d + 2 * model->ffn, sizeof(double));
+    if (!memory)
+        return -1;
+    struct rows r = {.x = memory};
+    r.q = r.x + n * d;
+    r.k = r.q + n * d;
+    r.v = r.k + n * kv;
+    r.weight = r.v + n * kv;
+    r.h = r.weight + n;
+    r.a = r.h + d;
+    r.gate = r.a + d;
+    r.up = r.gate + model->ffn;
+    for (size_t p = 0; p < n; p++) {
+        for (size_t i = 0; i < d; i++)
+            r.x[p * d + i] = (double)model->embed[(size_t)ids[p] * d + i];
+    }
+    for (size_t l = 0; l < model->layers; l++)
+        run_layer(model, &model->layer[l], &r, n);
+    for (size_t p = 0; p < n; p++) {
+        rmsnorm(r.x + p * d, model->norm, d, model->eps, r.h);
+        multiply(model->head, r.h, model->vocab, d, 0, logits + p * model->vocab);
+    }
+    free(memory);
+    return 0;
+}
