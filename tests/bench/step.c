@@ -1,0 +1,211 @@
+/* tests/bench/step: seconds of a whole denoising step of a made-up model, uncached, and beside it a bare OpenBLAS sgemm of
+ * the same matrices with as many threads. CSV on stdout.
+ *
+ *   step [--synthetic llada-1b|llada-8b] [--ranks N] [--threads T] [--steps K] [--head ROWS] [rows …]
+ *   mpirun -n N step --mpi …
+ *
+ * Layers cycle through as many distinct weights as fit in half of memory; the bare products too.
+ */
+#include "base/err.h"
+#include "base/time.h"
+#include "tests/bench/bench.h"
+#include "worker/engine.h"
+
+#include <cblas.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ROWS = 16, MAX_STEPS = 64, MAX_COPIES = 32, BLAS_SPINS_MS = 50 };
+static const size_t copies_bytes =
+    (size_t)1 << 30; /* of each matrix, for the bare products: more than any cache */
+
+struct bench {
+    size_t rows[MAX_ROWS], n_rows;
+    int steps;
+    size_t head_rows;
+    const char *shape;
+};
+
+/* ---- the bare products -------------------------------------------------------------------------------------------- */
+
+/* Median seconds of x [rows, in] times a matrix [out, in], over matrices that no cache holds. */
+static double bare_product(size_t rows, size_t out, size_t in, int repeats)
+{
+    float *copy[MAX_COPIES];
+    size_t copies = 0;
+    float *x = bench_numbers(rows * in), *y = bench_numbers(rows * out);
+    while (copies < MAX_COPIES &&
+           (copies < 2 || copies * out * in * sizeof(float) < copies_bytes)) {
+        copy[copies] = bench_numbers(out * in);
+        if (!copy[copies])
+            break;
+        copies++;
+    }
+    double seconds[MAX_STEPS];
+    for (int i = -1; x && y && copies && i < repeats; i++) {
+        const uint64_t start = caloris_time_ns();
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)out, (int)in, 1.0f, x,
+                    (int)in, copy[(size_t)(i + 1) % copies], (int)in, 0.0f, y, (int)out);
+        if (i >= 0)
+            seconds[i] = (double)(caloris_time_ns() - start) * 1e-9;
+    }
+    while (copies > 0)
+        free(copy[--copies]);
+    free(x);
+    free(y);
+    return bench_median(seconds, (size_t)repeats);
+}
+
+static double bare_step(const struct caloris_model_facts *m, size_t rows, size_t head_rows,
+                        int threads)
+{
+    enum { REPEATS = 5 };
+    const size_t d = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
+    openblas_set_num_threads(threads);
+    const double layer =
+        bare_product(rows, q + 2 * kv, d, REPEATS) + bare_product(rows, d, q, REPEATS) +
+        bare_product(rows, 2 * m->ffn, d, REPEATS) + bare_product(rows, d, m->ffn, REPEATS);
+    const double head = bare_product(head_rows, m->vocab, d, REPEATS);
+    openblas_set_num_threads(1);
+    caloris_time_sleep_ms(BLAS_SPINS_MS); /* its threads spin a while on the cores that ours need */
+    return (double)m->layers * layer + head;
+}
+
+/* ---- our step ----------------------------------------------------------------------------------------------------- */
+
+static double operations(const struct caloris_model_facts *m, size_t rows, size_t head_rows)
+{
+    const double d = (double)m->hidden, hd = (double)m->head_dim, r = (double)rows;
+    const double matrices =
+        d * hd * (double)(2 * m->heads + 2 * m->kv_heads) + 3 * d * (double)m->ffn;
+    const double attention = 2 * r * (double)m->heads * hd; /* scores and mixing, per row */
+    return 2 * (double)m->layers * r * (matrices + attention) +
+           2 * d * (double)m->vocab * (double)head_rows;
+}
+
+static int measure(struct caloris_engine *engine, const struct bench *b, size_t rows,
+                   struct caloris_err *err)
+{
+    const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
+    const size_t head_rows = rows < b->head_rows ? rows : b->head_rows;
+    int32_t *ids = calloc(rows, sizeof(*ids));
+    struct caloris_want *wants = calloc(head_rows, sizeof(*wants));
+    if (!ids || !wants) {
+        free(ids);
+        free(wants);
+        return caloris_err_sys(err, "%zu rows", rows);
+    }
+    for (size_t i = 0; i < rows; i++)
+        ids[i] = (int32_t)(i * 2654435761u % facts->model.vocab);
+    for (uint32_t i = 0; i < head_rows; i++)
+        wants[i] = (struct caloris_want){0, i, CALORIS_NO_PARTNER, 0};
+    const struct caloris_admission admission = {0, (uint32_t)rows, 0};
+    const struct caloris_span span = {0, 0, (uint32_t)rows};
+    const struct caloris_rule rule = {.best = 1};
+    const uint32_t release = 0;
+    struct caloris_step_plan plan = {
+        .admissions = &admission,
+        .n_admissions = 1,
+        .ids = ids,
+        .n_ids = rows,
+        .spans = &span,
+        .n_spans = 1,
+        .wants = wants,
+        .n_wants = head_rows,
+        .rules = &rule,
+        .n_rules = 1,
+    };
+    struct caloris_engine_counters before = {0}, after;
+    struct caloris_step_result result;
+    double seconds[MAX_STEPS];
+    int rc = 0;
+    for (int i = -1; rc == 0 && i < b->steps; i++) { /* the first warms up */
+        if (i == 0)
+            caloris_engine_counters(engine, &before);
+        const uint64_t start = caloris_time_ns();
+        rc = caloris_engine_step(engine, &plan, &result, err);
+        if (i >= 0)
+            seconds[i] = (double)(caloris_time_ns() - start) * 1e-9;
+        plan.n_admissions = plan.n_ids = 0;
+    }
+    caloris_engine_counters(engine, &after);
+    if (rc == 0) {
+        char machine[BENCH_MACHINE];
+        const double compute = after.compute_s - before.compute_s,
+                     reduce = after.allreduce_s - before.allreduce_s;
+        const double wait = after.wait_s - before.wait_s, all = compute + reduce + wait;
+        const double step = bench_median(seconds, (size_t)b->steps);
+        const double bare =
+            bare_step(&facts->model, rows, head_rows, facts->ranks * facts->threads);
+        printf("%s,%s,%s,%s,%d,%d,%zu,%zu,%.4f,%.3f,%.3f,%.3f,%.1f,%.4f,%.3f\n",
+               bench_machine(machine), facts->blas, bench_commit(), b->shape, facts->ranks,
+               facts->threads, rows, head_rows, step, compute / all, reduce / all, wait / all,
+               operations(&facts->model, rows, head_rows) / step * 1e-9, bare, bare / step);
+        fflush(stdout);
+        plan = (struct caloris_step_plan){.releases = &release, .n_releases = 1};
+        rc = caloris_engine_step(engine, &plan, &result, err);
+    }
+    free(ids);
+    free(wants);
+    return rc;
+}
+
+static int body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    const struct bench *b = arg;
+    puts("machine,blas,commit,shape,ranks,threads,rows,head_rows,step_s,compute_share,allreduce_"
+         "share,wait_share,gflops,"
+         "bare_sgemm_s,ratio_to_sgemm");
+    for (size_t i = 0; i < b->n_rows; i++) {
+        if (measure(engine, b, b->rows[i], err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b = {
+        .rows = {32, 64, 128, 256}, .n_rows = 4, .steps = 5, .head_rows = 32, .shape = "llada-1b"};
+    struct caloris_engine_options options = {
+        .transport = CALORIS_TRANSPORT_THREADS, .ranks = 1, .max_requests = 1};
+    size_t given = 0;
+    for (int i = 1; i < argc; i++) {
+        const char *next = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--mpi") == 0)
+            options.transport = CALORIS_TRANSPORT_MPI;
+        else if (strcmp(argv[i], "--synthetic") == 0 && ++i)
+            b.shape = next;
+        else if (strcmp(argv[i], "--ranks") == 0 && ++i)
+            options.ranks = atoi(next);
+        else if (strcmp(argv[i], "--threads") == 0 && ++i)
+            options.threads = atoi(next);
+        else if (strcmp(argv[i], "--steps") == 0 && ++i)
+            b.steps = atoi(next) < MAX_STEPS ? atoi(next) : MAX_STEPS;
+        else if (strcmp(argv[i], "--head") == 0 && ++i)
+            b.head_rows = (size_t)atoi(next);
+        else if (atoi(argv[i]) > 0 && given < MAX_ROWS)
+            b.rows[given++] = (size_t)atoi(argv[i]);
+        else {
+            fprintf(stderr, "usage: step [--mpi] [--synthetic llada-1b|llada-8b] [--ranks N] "
+                            "[--threads T] [--steps K] "
+                            "[--head ROWS] [rows …]\n");
+            return 2;
+        }
+    }
+    if (given)
+        b.n_rows = given;
+    for (size_t i = 0; i < b.n_rows; i++)
+        options.max_canvas = b.rows[i] > options.max_canvas ? b.rows[i] : options.max_canvas;
+    options.synthetic = b.shape;
+    struct caloris_err err = {0};
+    bool report = true;
+    if (b.steps < 1 || b.head_rows < 1 ||
+        caloris_engine_run(&options, body, &b, &report, &err) < 0) {
+        if (report)
+            fprintf(stderr, "step: %s\n", err.text[0] ? err.text : "bad arguments");
+        return 1;
+    }
+    return 0;
+}
