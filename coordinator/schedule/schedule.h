@@ -1,8 +1,12 @@
-/* coordinator/schedule/schedule.h: the step loop of rank 0: which requests share each step, and what becomes of them.
+/* coordinator/schedule/schedule.h: the step loop of rank 0: which requests share each step, and what
+ * becomes of them.
  *
- * Two threads meet here. The coordinator thread (link) submits prepared requests and takes events; the main thread,
- * which owns the engine, runs caloris_schedule_loop: pack a plan, compute, decide, again. Scheduling is per step:
- * a finished request leaves at once and a waiting one enters. See docs/ARCHITECTURE.md, "The step".
+ * Two threads meet here. The coordinator thread (link) submits prepared requests and takes events;
+ * the main thread, which owns the engine, runs caloris_schedule_loop: pack a plan, compute, decide,
+ * again. Scheduling is per step: a finished request leaves at once and a waiting one enters, first
+ * come, first served; where the running ones do not all fit in a step, those go first that have
+ * waited longest. Between plan and result nothing is allocated; a step of a followed request
+ * allocates its event afterwards. See docs/ARCHITECTURE.md, "The step".
  */
 #ifndef CALORIS_SCHEDULE_H
 #define CALORIS_SCHEDULE_H
@@ -16,30 +20,35 @@
 #include "proto/jobs.h"
 #include "worker/engine.h"
 
-struct caloris_err;
 struct caloris_schedule;
 
-/* A prepared request: ids, no text. Made by the caller, owned by the schedule from submit to its last event. */
+/* A prepared request: ids, no text. Made by the caller with malloc, owned by the schedule from submit
+ * to its last event. */
 struct caloris_request {
     struct caloris_job_params params; /* all ids and the seed resolved */
     int32_t *canvas;                  /* [length], malloc'd */
     size_t length, prompt;
-    bool follow;                      /* an event for every step */
-    void *owner;                      /* the caller's, untouched */
+    bool follow; /* a snapshot when it starts, then an event for every step */
+    void *owner; /* the caller's, untouched */
 };
 
-/* Limits come from the engine; the event file descriptor becomes readable when an event waits. Free when the loop has returned. */
-struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts *facts, struct caloris_err *err);
+/* Limits come from the engine; the event file descriptor becomes readable when an event waits. Free
+ * when the loop has returned. */
+struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts *facts,
+                                              struct caloris_err *err);
 void caloris_schedule_free(struct caloris_schedule *schedule);
 
-/* Coordinator thread. 0: taken, an event follows. -1 and err (BAD_REQUEST naming the field): it can never fit; still the caller's. */
+/* Coordinator thread. 0: taken, an event follows. -1 and err: still the caller's; BAD_REQUEST naming
+ * the field: it can never fit here; AGAIN: the schedule is closing. */
 int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_request *request,
                             struct caloris_err *err);
-/* Cancel or follow whichever request has this owner; unknown ones are ignored. */
+/* Cancel or follow whichever request has this owner; unknown ones are ignored. A cancelled one comes
+ * back as CANCELLED, or as FINISHED when its last step was faster. */
 void caloris_schedule_cancel(struct caloris_schedule *schedule, const void *owner);
 void caloris_schedule_follow(struct caloris_schedule *schedule, const void *owner, bool follow);
 
-/* Finish what runs and waits, then end the loop. abandon: end it after the current step; the rest comes back as CANCELLED events. */
+/* Finish what runs and waits, then end the loop. abandon: end it after the current step; the rest
+ * comes back as CANCELLED events. */
 void caloris_schedule_close(struct caloris_schedule *schedule, bool abandon);
 
 enum caloris_event_kind {
@@ -53,17 +62,19 @@ enum caloris_event_kind {
 struct caloris_event {
     enum caloris_event_kind kind;
     void *owner;
-    struct caloris_request *request;  /* FINISHED, CANCELLED: free with caloris_request_free */
-    uint32_t step;                    /* forward passes so far */
-    uint32_t masks_left;
-    struct caloris_reveal *reveals;   /* STEP: [n]; SNAPSHOT: every position, id = mask where masked */
+    struct caloris_request *request; /* FINISHED, CANCELLED: free with caloris_request_free */
+    uint32_t step;                   /* forward passes so far */
+    uint32_t masks_left;             /* at FINISHED: 0 but for quota "block" with holes */
+    struct caloris_reveal
+        *reveals; /* STEP: [n]; SNAPSHOT: every position, id = mask where masked */
     size_t n_reveals;
-    double wait_s, denoise_s;         /* FINISHED */
-    struct caloris_err error;         /* ENDED */
+    double wait_s, denoise_s; /* FINISHED: from submit to its first step; from there to its last */
+    struct caloris_err error; /* ENDED: code CALORIS_OK or why */
 };
 
 int caloris_schedule_event_fd(const struct caloris_schedule *schedule);
-/* The next event, or NULL when none came within wait_ms. Free with caloris_event_free. */
+/* The next event, or NULL when none came within wait_ms (0: at once, negative: no limit) or a signal
+ * came. Free with caloris_event_free; its request is freed apart. */
 struct caloris_event *caloris_schedule_next_event(struct caloris_schedule *schedule, int wait_ms);
 void caloris_event_free(struct caloris_event *event);
 void caloris_request_free(struct caloris_request *request);
@@ -71,7 +82,8 @@ void caloris_request_free(struct caloris_request *request);
 /* Requests that wait or run. */
 size_t caloris_schedule_load(const struct caloris_schedule *schedule);
 
-/* Main thread of rank 0: until closed. -1 and err when a step failed (the world is lost). */
+/* Main thread of rank 0: until closed. -1 and err when a step failed (the world is lost); requests
+ * that it held come back as CANCELLED all the same. */
 int caloris_schedule_loop(struct caloris_schedule *schedule, struct caloris_engine *engine,
                           struct caloris_err *err);
 

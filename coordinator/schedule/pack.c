@@ -1,0 +1,212 @@
+#include "coordinator/schedule/pack.h"
+
+#include "base/err.h"
+#include "base/size.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+size_t caloris_member_rows(const struct caloris_member *member)
+{
+    return member->denoise.length * (member->partner == CALORIS_NO_SLOT ? 1 : 2);
+}
+
+/* ---- turns ------------------------------------------------------------------------------------- */
+
+static bool goes_before(const struct caloris_member *a, const struct caloris_member *b)
+{
+    return a->last_turn < b->last_turn || (a->last_turn == b->last_turn && a->arrival < b->arrival);
+}
+
+static bool came_before(const struct caloris_member *a, const struct caloris_member *b)
+{
+    return a->arrival < b->arrival;
+}
+
+/* Insertion sort: a world holds tens of requests, mostly in order. */
+static void sort(struct caloris_member **members, size_t n,
+                 bool (*before)(const struct caloris_member *, const struct caloris_member *))
+{
+    for (size_t i = 1; i < n; i++) {
+        struct caloris_member *moved = members[i];
+        size_t at = i;
+        for (; at > 0 && before(moved, members[at - 1]); at--)
+            members[at] = members[at - 1];
+        members[at] = moved;
+    }
+}
+
+size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t max_rows,
+                           struct caloris_member **chosen)
+{
+    if (n == 0)
+        return 0;
+    memcpy(chosen, members, n * sizeof(*chosen));
+    sort(chosen, n, goes_before);
+    size_t left = max_rows, count = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t rows = caloris_member_rows(chosen[i]);
+        if (rows > left)
+            continue;
+        left -= rows;
+        chosen[count++] = chosen[i];
+    }
+    sort(chosen, count, came_before);
+    return count;
+}
+
+/* ---- buffers ----------------------------------------------------------------------------------- */
+
+static void *make(size_t count, size_t each)
+{
+    size_t bytes;
+    if (!caloris_size_mul(count, each, &bytes))
+        return NULL;
+    return malloc(bytes > 0 ? bytes : 1);
+}
+
+int caloris_pack_init(struct caloris_pack *pack, size_t slots, size_t canvas, size_t rows,
+                      struct caloris_err *err)
+{
+    size_t cells;
+    *pack = (struct caloris_pack){.slots = slots, .canvas = canvas, .rows = rows};
+    if (!caloris_size_mul(slots, canvas, &cells))
+        return caloris_err_set(err, CALORIS_NO_MEMORY, "%zu canvases of %zu tokens", slots, canvas);
+    pack->parts = make(slots, sizeof(*pack->parts));
+    pack->releases = make(slots, sizeof(*pack->releases));
+    pack->admissions = make(slots, sizeof(*pack->admissions));
+    pack->ids = make(cells, sizeof(*pack->ids));
+    pack->writes = make(cells, sizeof(*pack->writes));
+    pack->spans = make(slots, sizeof(*pack->spans));
+    pack->wants = make(rows, sizeof(*pack->wants));
+    pack->rules = make(slots, sizeof(*pack->rules));
+    pack->positions = make(rows, sizeof(*pack->positions));
+    pack->scratch = malloc(caloris_denoise_scratch_bytes(canvas));
+    if (pack->parts && pack->releases && pack->admissions && pack->ids && pack->writes &&
+        pack->spans && pack->wants && pack->rules && pack->positions && pack->scratch)
+        return 0;
+    caloris_pack_free(pack);
+    return caloris_err_set(err, CALORIS_NO_MEMORY,
+                           "no memory for step plans of %zu canvases of %zu tokens", slots, canvas);
+}
+
+void caloris_pack_free(struct caloris_pack *pack)
+{
+    free(pack->parts);
+    free(pack->releases);
+    free(pack->admissions);
+    free(pack->ids);
+    free(pack->writes);
+    free(pack->spans);
+    free(pack->wants);
+    free(pack->rules);
+    free(pack->positions);
+    free(pack->scratch);
+    *pack = (struct caloris_pack){0};
+}
+
+/* ---- the plan ---------------------------------------------------------------------------------- */
+
+void caloris_pack_begin(struct caloris_pack *pack)
+{
+    pack->n_parts = 0;
+    pack->plan = (struct caloris_step_plan){
+        .releases = pack->releases,
+        .admissions = pack->admissions,
+        .ids = pack->ids,
+        .writes = pack->writes,
+        .spans = pack->spans,
+        .wants = pack->wants,
+        .rules = pack->rules,
+    };
+}
+
+void caloris_pack_release(struct caloris_pack *pack, uint32_t slot)
+{
+    pack->releases[pack->plan.n_releases++] = slot;
+}
+
+static int32_t *add_admission(struct caloris_pack *pack, uint32_t slot,
+                              const struct caloris_denoise *denoise)
+{
+    struct caloris_step_plan *plan = &pack->plan;
+    int32_t *ids = pack->ids + plan->n_ids;
+    pack->admissions[plan->n_admissions++] = (struct caloris_admission){
+        .slot = slot,
+        .length = (uint32_t)denoise->length,
+        .ids_first = (uint32_t)plan->n_ids,
+    };
+    memcpy(ids, denoise->canvas, denoise->length * sizeof(*ids));
+    plan->n_ids += denoise->length;
+    return ids;
+}
+
+void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member)
+{
+    const struct caloris_denoise *denoise = &member->denoise;
+    add_admission(pack, member->slot, denoise);
+    if (member->partner == CALORIS_NO_SLOT)
+        return;
+    /* The unconditional canvas: the prompt masked. What its holes get later is written to both. */
+    int32_t *ids = add_admission(pack, member->partner, denoise);
+    for (size_t i = 0; i < denoise->prompt; i++)
+        ids[i] = denoise->params.mask_id;
+}
+
+static void add_writes(struct caloris_pack *pack, const struct caloris_member *member,
+                       uint32_t slot)
+{
+    for (size_t i = 0; i < member->n_reveals; i++)
+        pack->writes[pack->plan.n_writes++] = (struct caloris_write){
+            .slot = slot,
+            .position = member->reveals[i].position,
+            .id = member->reveals[i].id,
+        };
+}
+
+static uint32_t add_span(struct caloris_pack *pack, uint32_t slot, size_t count)
+{
+    pack->spans[pack->plan.n_spans] =
+        (struct caloris_span){.slot = slot, .first = 0, .count = (uint32_t)count};
+    return (uint32_t)pack->plan.n_spans++;
+}
+
+void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
+{
+    struct caloris_step_plan *plan = &pack->plan;
+    const struct caloris_denoise *denoise = &member->denoise;
+    const bool guided = member->partner != CALORIS_NO_SLOT;
+    add_writes(pack, member, member->slot);
+    if (guided)
+        add_writes(pack, member, member->partner);
+    member->n_reveals = 0;
+
+    const uint32_t span = add_span(pack, member->slot, denoise->length);
+    const uint32_t partner =
+        guided ? add_span(pack, member->partner, denoise->length) : CALORIS_NO_PARTNER;
+    const uint32_t rule = (uint32_t)plan->n_rules++;
+    caloris_denoise_rule(denoise, &pack->rules[rule]);
+
+    struct caloris_part *part = &pack->parts[pack->n_parts++];
+    *part = (struct caloris_part){.member = member, .first_want = plan->n_wants};
+    part->wants = caloris_denoise_wanted(denoise, pack->positions + part->first_want);
+    for (size_t i = 0; i < part->wants; i++)
+        pack->wants[plan->n_wants++] = (struct caloris_want){
+            .span = span,
+            .position = pack->positions[part->first_want + i],
+            .partner = partner,
+            .rule = rule,
+        };
+}
+
+void caloris_pack_decide(struct caloris_pack *pack, const struct caloris_part *part,
+                         const struct caloris_step_result *result)
+{
+    struct caloris_member *member = part->member;
+    const size_t first = part->first_want;
+    const size_t n =
+        caloris_denoise_decide(&member->denoise, pack->positions + first, result->summaries + first,
+                               result->candidates + first * result->best, part->wants, result->best,
+                               member->reveals, pack->scratch);
+    member->n_reveals = caloris_denoise_apply(&member->denoise, member->reveals, n);
+}

@@ -1,0 +1,75 @@
+/* coordinator/schedule/pack.h: from the running requests to one step plan, and from its result to their
+ * next writes. No thread, no queue, no clock; buffers are made once. Inside schedule only. */
+#ifndef CALORIS_SCHEDULE_PACK_H
+#define CALORIS_SCHEDULE_PACK_H
+
+#include "coordinator/denoise/denoise.h"
+#include "worker/engine.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct caloris_err;
+
+enum { CALORIS_NO_SLOT = UINT32_MAX };
+
+/* A request that holds slots. Under guidance partner is the slot of its unconditional canvas. */
+struct caloris_member {
+    struct caloris_denoise denoise;
+    uint32_t slot, partner;
+    struct caloris_reveal *reveals; /* [canvas length]: decided by its last step, not sent yet */
+    size_t n_reveals;
+    uint64_t arrival;   /* how many came before it */
+    uint64_t last_turn; /* the step that it last had part in */
+};
+
+/* Rows that its step takes: all or none of them. */
+size_t caloris_member_rows(const struct caloris_member *member);
+
+/* Who of members [n] has part in the next step, into chosen [n]: those whose last turn is longest ago
+ * first, then by arrival, as long as they fit in max_rows; smaller ones may fill what is left. A
+ * member that did not fit ages, so that nobody starves. Returns how many; chosen is by arrival. */
+size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t max_rows,
+                           struct caloris_member **chosen);
+
+/* The part that one member has in a plan. */
+struct caloris_part {
+    struct caloris_member *member;
+    size_t first_want, wants;
+};
+
+struct caloris_pack {
+    struct caloris_step_plan plan; /* of the arrays below */
+    struct caloris_part *parts;
+    size_t n_parts;
+
+    size_t slots, canvas, rows;
+    uint32_t *releases;
+    struct caloris_admission *admissions;
+    int32_t *ids;
+    struct caloris_write *writes;
+    struct caloris_span *spans;
+    struct caloris_want *wants;
+    struct caloris_rule *rules;
+    uint32_t *positions; /* of wants */
+    void *scratch;
+};
+
+/* Room for slots canvases of at most canvas tokens, rows rows a step. */
+int caloris_pack_init(struct caloris_pack *pack, size_t slots, size_t canvas, size_t rows,
+                      struct caloris_err *err);
+void caloris_pack_free(struct caloris_pack *pack);
+
+/* An empty plan, to which the calls below add. A slot is released at most once, and admitted to at most
+ * once. */
+void caloris_pack_begin(struct caloris_pack *pack);
+void caloris_pack_release(struct caloris_pack *pack, uint32_t slot);
+void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member);
+/* One step of a member, its outstanding reveals sent before. */
+void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member);
+
+/* After the step: part's decision is applied to its member's canvas and stands in its reveals. */
+void caloris_pack_decide(struct caloris_pack *pack, const struct caloris_part *part,
+                         const struct caloris_step_result *result);
+
+#endif

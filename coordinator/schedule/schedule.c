@@ -1,0 +1,285 @@
+#include "coordinator/schedule/tasks.h"
+
+#include "base/time.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void caloris_request_free(struct caloris_request *request)
+{
+    if (!request)
+        return;
+    free(request->canvas);
+    free(request);
+}
+
+/* ---- tasks ------------------------------------------------------------------------------------- */
+
+void caloris_task_free(struct caloris_task *task)
+{
+    if (!task)
+        return;
+    free(task->member.reveals);
+    caloris_event_free(task->last_event);
+    free(task);
+}
+
+void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *task,
+                      enum caloris_event_kind kind)
+{
+    const uint64_t now = caloris_time_ns();
+    struct caloris_event *event = task->last_event;
+    task->last_event = NULL;
+    event->kind = kind;
+    event->owner = task->request->owner;
+    event->request = task->request;
+    event->step = task->member.denoise.step;
+    event->masks_left = (uint32_t)task->member.denoise.masks;
+    const uint64_t started = task->started_ns > 0 ? task->started_ns : now;
+    event->wait_s = (double)(started - task->submitted_ns) * 1e-9;
+    event->denoise_s = (double)(now - started) * 1e-9;
+    caloris_events_push(&schedule->events, event);
+    caloris_task_free(task);
+}
+
+/* ---- new and free ------------------------------------------------------------------------------ */
+
+struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts *facts,
+                                              struct caloris_err *err)
+{
+    const size_t slots = facts->max_requests;
+    struct caloris_schedule *schedule = calloc(1, sizeof(*schedule));
+    if (!schedule) {
+        caloris_err_sys(err, "making a schedule of %zu canvases", slots);
+        return NULL;
+    }
+    pthread_mutex_init(&schedule->lock, NULL);
+    pthread_cond_init(&schedule->work, NULL);
+    schedule->waiting_end = &schedule->waiting;
+    schedule->slots = slots;
+    schedule->max_canvas = facts->max_canvas;
+    schedule->max_rows = facts->max_step_rows;
+    schedule->vocab = facts->model.vocab;
+    schedule->running = calloc(slots, sizeof(*schedule->running));
+    schedule->slot_taken = calloc(slots, sizeof(*schedule->slot_taken));
+    schedule->to_release = calloc(slots, sizeof(*schedule->to_release));
+    schedule->chosen = calloc(slots, sizeof(*schedule->chosen));
+    schedule->candidates = calloc(slots, sizeof(*schedule->candidates));
+    schedule->ended_event = caloris_event_new(0);
+    schedule->events.fd = -1;
+    if (!schedule->running || !schedule->slot_taken || !schedule->to_release || !schedule->chosen ||
+        !schedule->candidates || !schedule->ended_event) {
+        caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for a schedule of %zu canvases", slots);
+        goto fail;
+    }
+    if (caloris_events_init(&schedule->events, err) < 0 ||
+        caloris_pack_init(&schedule->pack, slots, schedule->max_canvas, schedule->max_rows, err) <
+            0)
+        goto fail;
+    return schedule;
+fail:
+    caloris_schedule_free(schedule);
+    return NULL;
+}
+
+void caloris_schedule_free(struct caloris_schedule *schedule)
+{
+    if (!schedule)
+        return;
+    for (struct caloris_task *task; (task = schedule->waiting);) { /* its loop was never run */
+        schedule->waiting = task->next;
+        caloris_request_free(task->request);
+        caloris_task_free(task);
+    }
+    caloris_events_free(&schedule->events);
+    caloris_event_free(schedule->ended_event);
+    caloris_pack_free(&schedule->pack);
+    free(schedule->running);
+    free(schedule->slot_taken);
+    free(schedule->to_release);
+    free(schedule->chosen);
+    free(schedule->candidates);
+    pthread_cond_destroy(&schedule->work);
+    pthread_mutex_destroy(&schedule->lock);
+    free(schedule);
+}
+
+/* ---- submit ------------------------------------------------------------------------------------ */
+
+static int check_ids(const struct caloris_schedule *schedule, const struct caloris_request *request,
+                     struct caloris_err *err)
+{
+    const struct {
+        const char *field;
+        int32_t id;
+    } ids[] = {
+        {"mask_id", request->params.mask_id},
+        {"eos_id", request->params.eos_id},
+        {"eot_id", request->params.eot_id},
+    };
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        if (ids[i].id >= 0 && (size_t)ids[i].id >= schedule->vocab)
+            return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                                   "%s: %d is outside the model's vocabulary of %zu", ids[i].field,
+                                   ids[i].id, schedule->vocab);
+    }
+    for (size_t i = 0; i < request->prompt && i < request->length; i++) {
+        if (request->canvas[i] < 0 || (size_t)request->canvas[i] >= schedule->vocab)
+            return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                                   "ids[%zu]: %d is outside the model's vocabulary of %zu", i,
+                                   request->canvas[i], schedule->vocab);
+    }
+    return 0;
+}
+
+static int check_size(const struct caloris_schedule *schedule,
+                      const struct caloris_request *request, struct caloris_err *err)
+{
+    const bool guided = request->params.cfg_scale > 0;
+    if (request->prompt > schedule->max_canvas)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "prompt: %zu tokens, but the longest canvas here is %zu",
+                               request->prompt, schedule->max_canvas);
+    if (request->length > schedule->max_canvas)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "gen_length: %u behind a prompt of %zu tokens, but the longest "
+                               "canvas here is %zu",
+                               request->params.gen_length, request->prompt, schedule->max_canvas);
+    if (guided && schedule->slots < 2)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "cfg_scale: guidance takes two canvases, and one is held here");
+    if (guided && 2 * request->length > schedule->max_rows)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "cfg_scale: guidance takes 2 x %zu rows, but a step here has %zu",
+                               request->length, schedule->max_rows);
+    return 0;
+}
+
+static struct caloris_task *new_task(struct caloris_request *request, struct caloris_err *err)
+{
+    struct caloris_task *task = calloc(1, sizeof(*task));
+    if (!task || !(task->last_event = caloris_event_new(0)) ||
+        !(task->member.reveals = calloc(request->length + 1, sizeof(*task->member.reveals)))) {
+        caloris_task_free(task);
+        caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for a request of %zu tokens",
+                        request->length);
+        return NULL;
+    }
+    task->request = request;
+    task->member.slot = task->member.partner = CALORIS_NO_SLOT;
+    task->follow = task->snapshot_due = request->follow;
+    task->submitted_ns = caloris_time_ns();
+    return task;
+}
+
+int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_request *request,
+                            struct caloris_err *err)
+{
+    if (check_size(schedule, request, err) < 0 || check_ids(schedule, request, err) < 0)
+        return -1;
+    struct caloris_task *task = new_task(request, err);
+    if (!task)
+        return -1;
+    if (caloris_denoise_start(&task->member.denoise, &request->params, request->canvas,
+                              request->length, request->prompt, err) < 0) {
+        caloris_task_free(task);
+        return -1;
+    }
+    pthread_mutex_lock(&schedule->lock);
+    const bool taken = !schedule->closed && !schedule->ended;
+    if (taken) {
+        task->member.arrival = schedule->arrivals++;
+        *schedule->waiting_end = task;
+        schedule->waiting_end = &task->next;
+        schedule->n_waiting++;
+        pthread_cond_signal(&schedule->work);
+    }
+    pthread_mutex_unlock(&schedule->lock);
+    if (taken)
+        return 0;
+    caloris_task_free(task);
+    return caloris_err_set(err, CALORIS_AGAIN, "this group takes no more requests");
+}
+
+/* ---- wishes ------------------------------------------------------------------------------------ */
+
+/* Under the lock: the link that points to the waiting task of owner, or NULL. */
+static struct caloris_task **find_waiting(struct caloris_schedule *schedule, const void *owner)
+{
+    for (struct caloris_task **link = &schedule->waiting; *link; link = &(*link)->next) {
+        if ((*link)->request->owner == owner)
+            return link;
+    }
+    return NULL;
+}
+
+static struct caloris_task *find_running(const struct caloris_schedule *schedule, const void *owner)
+{
+    for (size_t i = 0; i < schedule->n_running; i++) {
+        if (schedule->running[i]->request->owner == owner)
+            return schedule->running[i];
+    }
+    return NULL;
+}
+
+void caloris_schedule_cancel(struct caloris_schedule *schedule, const void *owner)
+{
+    struct caloris_task *waited = NULL, *runs;
+    pthread_mutex_lock(&schedule->lock);
+    struct caloris_task **link = find_waiting(schedule, owner);
+    if (link) {
+        waited = *link;
+        *link = waited->next;
+        if (!*link)
+            schedule->waiting_end = link;
+        schedule->n_waiting--;
+        pthread_cond_signal(&schedule->work); /* the loop may wait for the line to empty */
+    } else if ((runs = find_running(schedule, owner))) {
+        runs->cancelled = true;
+    }
+    pthread_mutex_unlock(&schedule->lock);
+    if (waited)
+        caloris_task_end(schedule, waited, CALORIS_EVENT_CANCELLED);
+}
+
+void caloris_schedule_follow(struct caloris_schedule *schedule, const void *owner, bool follow)
+{
+    pthread_mutex_lock(&schedule->lock);
+    struct caloris_task **link = find_waiting(schedule, owner);
+    struct caloris_task *task = link ? *link : find_running(schedule, owner);
+    if (task) {
+        task->follow = follow;
+        task->snapshot_due = follow;
+    }
+    pthread_mutex_unlock(&schedule->lock);
+}
+
+void caloris_schedule_close(struct caloris_schedule *schedule, bool abandon)
+{
+    pthread_mutex_lock(&schedule->lock);
+    schedule->closed = true;
+    schedule->abandoned |= abandon;
+    pthread_cond_signal(&schedule->work);
+    pthread_mutex_unlock(&schedule->lock);
+}
+
+/* ---- events ------------------------------------------------------------------------------------ */
+
+int caloris_schedule_event_fd(const struct caloris_schedule *schedule)
+{
+    return schedule->events.fd;
+}
+
+struct caloris_event *caloris_schedule_next_event(struct caloris_schedule *schedule, int wait_ms)
+{
+    return caloris_events_pop(&schedule->events, wait_ms);
+}
+
+size_t caloris_schedule_load(const struct caloris_schedule *schedule)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&schedule->lock;
+    pthread_mutex_lock(lock);
+    const size_t load = schedule->n_running + schedule->n_waiting;
+    pthread_mutex_unlock(lock);
+    return load;
+}

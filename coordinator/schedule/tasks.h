@@ -1,0 +1,46 @@
+/* coordinator/schedule/tasks.h: requests between submit and their last event. Inside schedule only. */
+#ifndef CALORIS_SCHEDULE_TASKS_H
+#define CALORIS_SCHEDULE_TASKS_H
+
+#include "coordinator/schedule/events.h"
+#include "coordinator/schedule/pack.h"
+#include "coordinator/schedule/schedule.h"
+
+/* Everything that a request needs until its end is allocated when it is submitted. */
+struct caloris_task {
+    struct caloris_member member; /* first: the packer's view; the loop's alone once it runs */
+    struct caloris_request *request;
+    struct caloris_event *last_event;
+    bool cancelled, follow, snapshot_due; /* under the lock */
+    uint64_t submitted_ns, started_ns;
+    struct caloris_task *next; /* in the waiting line */
+};
+
+struct caloris_schedule {
+    pthread_mutex_t lock;
+    pthread_cond_t work; /* something came: a request, a wish, the end */
+    struct caloris_task *waiting, **waiting_end;
+    struct caloris_task **running; /* [slots]; changed by the loop only, under the lock */
+    size_t n_running, n_waiting;
+    uint64_t arrivals;
+    bool closed, abandoned, ended;
+
+    struct caloris_event_queue events;
+    struct caloris_event *ended_event;
+
+    /* The loop's own. */
+    size_t slots, max_canvas, max_rows, vocab;
+    bool *slot_taken;     /* [slots] */
+    uint32_t *to_release; /* [slots]: left, the workers do not know yet */
+    size_t n_to_release;
+    struct caloris_member **chosen, **candidates; /* [slots] */
+    uint64_t turn;
+    struct caloris_pack pack;
+};
+
+/* The end of a task that is in no list any more: its last event; frees it. */
+void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *task,
+                      enum caloris_event_kind kind);
+void caloris_task_free(struct caloris_task *task);
+
+#endif
