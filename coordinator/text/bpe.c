@@ -7,9 +7,9 @@
 #include <stdlib.h>
 
 /* The symbols of a piece are a linked list in an array: symbol i began as byte i, and a merge lets
- * the left one swallow the right one. rank is that of the pair (i, next); the heap holds rank << 32
- * | i, so its smallest entry is the lowest rank, leftmost. An entry whose rank is no longer its
- * symbol's is stale and skipped. */
+ * the left one swallow the right one. rank is that of the pair (i, next); the heap holds
+ * rank << 32 | i, so its smallest entry is the lowest rank, leftmost. An entry whose rank is no
+ * longer its symbol's is stale and skipped. */
 struct caloris_bpe_symbol {
     int32_t id; /* -1: swallowed */
     uint32_t prev, next;

@@ -15,8 +15,8 @@ enum { DEEPEST = 4 };
 static int complain(struct caloris_err *err, const char *path, const char *where, const char *key,
                     const char *what)
 {
-    return caloris_err_set(err, CALORIS_BAD_MODEL, "%s: %s%s%s: %s", path, where,
-                           *where && *key ? "." : "", key, what);
+    return caloris_err_set(err, CALORIS_BAD_MODEL, "%s: %s%s%s%s%s", path, where,
+                           *where && *key ? "." : "", key, *where || *key ? ": " : "", what);
 }
 
 /* The text of a key of an object, or NULL when it is no string. */
@@ -50,19 +50,20 @@ int caloris_tokenizer_read_vocab(struct caloris_tokenizer *tok, const char *path
     json_t *id;
     json_object_foreach((json_t *)vocab, key, id)
     {
+        int rc = 0;
         if (!json_is_integer(id))
-            return caloris_err_set(err, CALORIS_BAD_MODEL,
-                                   "%s: %s: \"%.60s\": its id is not a whole number", path, where,
-                                   key);
-        if (caloris_vocab_add(&tok->vocab, key, strlen(key), json_integer_value(id),
-                              CALORIS_VOCAB_MAPPED, err) < 0)
-            return caloris_err_prefix(err, *where ? "%s: %s" : "%s", path, where);
+            rc = caloris_err_set(err, CALORIS_BAD_MODEL, "\"%.60s\": its id is not a whole number",
+                                 key);
+        else
+            rc = caloris_vocab_add(&tok->vocab, key, strlen(key), json_integer_value(id),
+                                   CALORIS_VOCAB_MAPPED, err);
+        if (rc < 0)
+            return caloris_err_prefix(err, "%s%s%s", path, *where ? ": " : "", where);
     }
     return 0;
 }
 
-/* What a byte-level BPE of this kind has not got: each may only be missing, null, false, 0 or "".
- */
+/* What our byte-level BPE has not got: each may only be missing, null, false, 0 or "". */
 static const char *const unsupported_model_keys[] = {
     "dropout",
     "continuing_subword_prefix",

@@ -20,8 +20,7 @@ struct caloris_split {
     size_t count;
 };
 
-/* The patterns that files without a tokenizer.json, and ByteLevel with use_regex, take for granted.
- */
+/* What a folder without tokenizer.json, and ByteLevel with use_regex, take for granted. */
 extern const char caloris_split_qwen2[];
 extern const char caloris_split_gpt2[];
 

@@ -10,8 +10,9 @@
  * which is always text.
  *
  *   llada   LLaDA-8B, LLaDA-1.5 and the demo model: Llama-3's headers, contents trimmed, bos before
- * the first message plain   contents as they are, a newline between them, nothing else: for models
- * that were taught no chat
+ *           the first message
+ *   plain   contents as they are, a newline between two of them, nothing else: for models that were
+ *           taught no chat
  */
 enum { MARKS = 6 };
 

@@ -14,7 +14,7 @@ struct caloris_tokenizer *load_tokenizer(const char *dir);
 void check_ids(const char *what, const struct caloris_ids *found, const int32_t *expected,
                size_t count);
 
-/* "785,3974" to ids; "e4bda0" and a TAB to bytes (returns how many). Anything else fails the test. */
+/* "785,3974" to ids; "e4bda0" and a TAB to bytes (returns how many). Else the test fails. */
 struct caloris_ids parse_ids(const char *list);
 size_t parse_hex(const char *hex, char *bytes, size_t size);
 
