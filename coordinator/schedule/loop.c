@@ -192,8 +192,22 @@ static void settle(struct caloris_schedule *schedule, const struct caloris_step_
     pthread_mutex_unlock(&schedule->lock);
 }
 
-/* The rest comes back; then the last event. */
-static void end(struct caloris_schedule *schedule, const struct caloris_err *why)
+/* Slots that nobody holds any more are released at the workers, too: the engine is left empty. */
+static int release_all(struct caloris_schedule *schedule, struct caloris_engine *engine,
+                       struct caloris_err *err)
+{
+    struct caloris_step_result nothing;
+    if (schedule->n_to_release == 0)
+        return 0;
+    caloris_pack_begin(&schedule->pack);
+    for (size_t i = 0; i < schedule->n_to_release; i++)
+        caloris_pack_release(&schedule->pack, schedule->to_release[i]);
+    schedule->n_to_release = 0;
+    return caloris_engine_step(engine, &schedule->pack.plan, &nothing, err);
+}
+
+/* The rest comes back. */
+static void hand_back(struct caloris_schedule *schedule)
 {
     pthread_mutex_lock(&schedule->lock);
     schedule->ended = true;
@@ -201,9 +215,13 @@ static void end(struct caloris_schedule *schedule, const struct caloris_err *why
         leave(schedule, 0, CALORIS_EVENT_CANCELLED);
     while (schedule->waiting)
         caloris_task_end(schedule, take_waiting(schedule), CALORIS_EVENT_CANCELLED);
+    pthread_mutex_unlock(&schedule->lock);
+}
+
+static void tell_end(struct caloris_schedule *schedule, const struct caloris_err *why)
+{
     struct caloris_event *event = schedule->ended_event;
     schedule->ended_event = NULL;
-    pthread_mutex_unlock(&schedule->lock);
     event->kind = CALORIS_EVENT_ENDED;
     event->error = *why;
     caloris_events_push(&schedule->events, event);
@@ -221,7 +239,10 @@ int caloris_schedule_loop(struct caloris_schedule *schedule, struct caloris_engi
         if (status == 0)
             settle(schedule, &result);
     }
-    end(schedule, &why);
+    hand_back(schedule);
+    if (status == 0)
+        status = release_all(schedule, engine, &why);
+    tell_end(schedule, &why);
     if (status < 0 && err)
         *err = why;
     return status;
