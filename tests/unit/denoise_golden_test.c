@@ -29,7 +29,8 @@ struct bench {
     void *scratch;
 };
 
-static size_t step(struct bench *bench, struct caloris_denoise *denoise)
+static size_t step(struct bench *bench, const struct golden_decode *golden,
+                   struct caloris_denoise *denoise)
 {
     struct caloris_rule rule;
     int32_t masked[MAX_CANVAS];
@@ -37,8 +38,10 @@ static size_t step(struct bench *bench, struct caloris_denoise *denoise)
     assert_int_equal(
         tiny_llada_forward(bench->model, denoise->canvas, denoise->length, bench->logits), 0);
     if (guided) {
-        for (size_t i = 0; i < denoise->length; i++)
-            masked[i] = i < denoise->prompt ? denoise->params.mask_id : denoise->canvas[i];
+        for (size_t i = 0; i < denoise->length; i++) {
+            const bool given = i < golden->n_prompt && golden->prompt[i] != golden->params.mask_id;
+            masked[i] = given ? golden->params.mask_id : denoise->canvas[i];
+        }
         assert_int_equal(
             tiny_llada_forward(bench->model, masked, denoise->length, bench->unconditional), 0);
     }
@@ -84,7 +87,7 @@ static void run(struct bench *bench, const struct golden_decode *golden,
     while (!denoise.done) {
         const size_t call = denoise.step;
         assert_true(call < golden->calls);
-        const size_t n = step(bench, &denoise);
+        const size_t n = step(bench, golden, &denoise);
         const json_t *recorded = json_array_get(golden->trace, call);
         compare_writes(golden->name, call, json_object_get(recorded, "writes"), bench->reveals, n);
     }

@@ -1,0 +1,645 @@
+/* Which masks are revealed: each rule on summaries made by hand, and whole loops against the same loops
+ * written out on raw logits in float64. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/err.h"
+#include "coordinator/denoise/denoise.h"
+#include "tests/unit/plain_summary.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MASK = 9, EOS = 8, EOT = 7, MAX = 32 };
+
+static struct caloris_job_params params_of(uint32_t gen_length, enum caloris_commit commit)
+{
+    struct caloris_job_params params;
+    caloris_job_params_default(&params);
+    params.gen_length = gen_length;
+    params.block_length = gen_length > 0 ? gen_length : 1;
+    params.commit = commit;
+    params.mask_id = MASK;
+    params.early_stop = false;
+    params.seed = 1;
+    return params;
+}
+
+static void start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
+                  int32_t *canvas, size_t length)
+{
+    struct caloris_err err;
+    if (caloris_denoise_start(denoise, params, canvas, length, length - params->gen_length, &err) <
+        0)
+        fail_msg("%s", err.text);
+}
+
+/* One step in which position i's choice is id[i] with the given rest and its logit below the maximum. */
+struct sight {
+    int32_t id;
+    double rest;
+    float below;
+};
+
+static size_t step(struct caloris_denoise *denoise, const struct sight *sights,
+                   struct caloris_reveal *reveals)
+{
+    uint32_t positions[MAX];
+    struct caloris_summary summaries[MAX];
+    struct caloris_candidate candidates[MAX];
+    void *scratch = malloc(caloris_denoise_scratch_bytes(MAX));
+    assert_non_null(scratch);
+    size_t n = caloris_denoise_wanted(denoise, positions);
+    for (size_t i = 0; i < n; i++) {
+        const struct sight *sight = &sights[positions[i]];
+        const bool found = sight->id >= 0;
+        summaries[i] = (struct caloris_summary){.max = 5, .rest = sight->rest, .found = found};
+        candidates[i] = (struct caloris_candidate){.id = sight->id, .logit = 5 - sight->below};
+    }
+    n = caloris_denoise_decide(denoise, positions, summaries, candidates, n, 1, reveals, scratch);
+    free(scratch);
+    return caloris_denoise_apply(denoise, reveals, n);
+}
+
+/* ---- one decision ------------------------------------------------------------------------------ */
+
+#define P(p) ((1 - (p)) / (p)) /* the rest that makes the probability p */
+
+static const struct {
+    const char *name;
+    enum caloris_commit commit;
+    double threshold, factor;
+    uint32_t steps;
+    struct sight sights[4];
+    const char *revealed; /* by position, 'x' */
+} decisions[] = {
+    {"threshold takes all that reach it",
+     CALORIS_COMMIT_THRESHOLD,
+     0.75,
+     0,
+     0,
+     {{1, P(0.75), 0}, {1, P(0.74), 0}, {1, P(0.99), 0}, {1, P(0.1), 0}},
+     "x.x."},
+    {"threshold takes the surest at least",
+     CALORIS_COMMIT_THRESHOLD,
+     0.9,
+     0,
+     0,
+     {{1, P(0.2), 0}, {1, P(0.3), 0}, {1, P(0.1), 0}, {1, P(0.25), 0}},
+     ".x.."},
+    {"a tie goes to the lowest position",
+     CALORIS_COMMIT_THRESHOLD,
+     0.9,
+     0,
+     0,
+     {{1, P(0.2), 0}, {1, P(0.3), 0}, {1, P(0.3), 0}, {1, P(0.3), 0}},
+     ".x.."},
+    {"threshold 0 takes everything",
+     CALORIS_COMMIT_THRESHOLD,
+     0,
+     0,
+     0,
+     {{1, P(0.2), 0}, {1, P(0.3), 0}, {1, 1e300, 0}, {1, P(0.3), 0}},
+     "xxxx"},
+    {"threshold 1 takes certainty",
+     CALORIS_COMMIT_THRESHOLD,
+     1,
+     0,
+     0,
+     {{1, 0, 0}, {1, 1e-9, 0}, {1, 0, 0}, {1, P(0.3), 0}},
+     "x.x."},
+    {"p is of the chosen id",
+     CALORIS_COMMIT_THRESHOLD,
+     0.5,
+     0,
+     0,
+     {{1, 0.5, 0}, {1, 0.5, 0.6f}, {1, 0.01, 1}, {1, 0.01, 0.5f}},
+     "x..x"},
+    {"a quota of 2 by order, though all p round to 1",
+     CALORIS_COMMIT_QUOTA,
+     0,
+     0,
+     2,
+     {{1, 3e-18, 0}, {1, 1e-18, 0}, {1, 4e-18, 0}, {1, 2e-18, 0}},
+     ".x.x"},
+    {"a quota dealt unevenly starts large",
+     CALORIS_COMMIT_QUOTA,
+     0,
+     0,
+     3,
+     {{1, P(0.2), 0}, {1, P(0.3), 0}, {1, P(0.4), 0}, {1, P(0.1), 0}},
+     ".xx."},
+    {"a quota over more steps than masks",
+     CALORIS_COMMIT_QUOTA,
+     0,
+     0,
+     6,
+     {{1, P(0.2), 0}, {1, P(0.3), 0}, {1, P(0.4), 0}, {1, P(0.1), 0}},
+     "..x."},
+    {"no steps given: one mask each",
+     CALORIS_COMMIT_QUOTA,
+     0,
+     0,
+     0,
+     {{1, P(0.2), 0}, {1, P(0.3), 0}, {1, P(0.4), 0}, {1, P(0.1), 0}},
+     "..x."},
+    /* factor 1: bounds 1 - 1/3, 1 - 1/4, 1 - 1/5 for the second, third and fourth. */
+    {"factor takes while the bound holds",
+     CALORIS_COMMIT_FACTOR,
+     0,
+     1,
+     0,
+     {{1, P(0.7), 0}, {1, P(0.76), 0}, {1, P(0.9), 0}, {1, P(0.69), 0}},
+     ".xx."},
+    {"factor stops at the first failure",
+     CALORIS_COMMIT_FACTOR,
+     0,
+     1,
+     0,
+     {{1, P(0.65), 0}, {1, P(0.66), 0}, {1, P(0.67), 0}, {1, P(0.5), 0}},
+     "..x."},
+    {"factor takes the last only if it may",
+     CALORIS_COMMIT_FACTOR,
+     0,
+     1,
+     0,
+     {{1, P(0.79), 0}, {1, P(0.9), 0}, {1, P(0.9), 0}, {1, P(0.9), 0}},
+     ".xxx"},
+    {"factor takes the last when it may",
+     CALORIS_COMMIT_FACTOR,
+     0,
+     1,
+     0,
+     {{1, P(0.81), 0}, {1, P(0.9), 0}, {1, P(0.9), 0}, {1, P(0.9), 0}},
+     "xxxx"},
+    {"a row without a candidate is left alone",
+     CALORIS_COMMIT_THRESHOLD,
+     0,
+     0,
+     0,
+     {{-1, 0, 0}, {1, P(0.3), 0}, {-1, 0, 0}, {1, P(0.3), 0}},
+     ".x.x"},
+};
+
+static void decides(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(decisions) / sizeof(decisions[0]); i++) {
+        struct caloris_job_params params = params_of(4, decisions[i].commit);
+        params.threshold = decisions[i].threshold;
+        params.factor = decisions[i].factor;
+        params.steps = decisions[i].steps;
+        int32_t canvas[4] = {MASK, MASK, MASK, MASK};
+        struct caloris_denoise denoise;
+        struct caloris_reveal reveals[4];
+        start(&denoise, &params, canvas, 4);
+        step(&denoise, decisions[i].sights, reveals);
+        char found[5] = "....";
+        for (size_t p = 0; p < 4; p++)
+            found[p] = canvas[p] == MASK ? '.' : 'x';
+        if (strcmp(found, decisions[i].revealed) != 0)
+            fail_msg("%s: expected %s, found %s", decisions[i].name, decisions[i].revealed, found);
+    }
+}
+
+static void reports_the_probability(void **state)
+{
+    (void)state;
+    const struct caloris_job_params params = params_of(2, CALORIS_COMMIT_QUOTA);
+    static const struct sight sights[2] = {{1, P(0.25), 0}, {1, 1, 0.5f}};
+    int32_t canvas[2] = {MASK, MASK};
+    struct caloris_denoise denoise;
+    struct caloris_reveal reveals[2];
+    start(&denoise, &params, canvas, 2);
+    assert_int_equal(step(&denoise, sights, reveals), 1);
+    assert_int_equal(reveals[0].position, 1);
+    assert_float_equal(reveals[0].confidence, exp(-0.5) / 2, 1e-7);
+    assert_int_equal(step(&denoise, sights, reveals), 1);
+    assert_float_equal(reveals[0].confidence, 0.25, 1e-7);
+    assert_true(denoise.done);
+    assert_int_equal(denoise.step, 2);
+}
+
+static void gives_up_where_nothing_can_be_chosen(void **state)
+{
+    (void)state;
+    const struct caloris_job_params params = params_of(2, CALORIS_COMMIT_THRESHOLD);
+    static const struct sight sights[2] = {{-1, 0, 0}, {-1, 0, 0}};
+    int32_t canvas[2] = {MASK, MASK};
+    struct caloris_denoise denoise;
+    struct caloris_reveal reveals[2];
+    start(&denoise, &params, canvas, 2);
+    assert_int_equal(step(&denoise, sights, reveals), 0);
+    assert_true(denoise.done);
+    assert_int_equal(denoise.masks, 2);
+}
+
+/* ---- quotas, blocks, holes --------------------------------------------------------------------- */
+
+/* Counts revealed at each step, when every row is equally sure. */
+static void count_reveals(const struct caloris_job_params *params, const int32_t *prompt,
+                          size_t n_prompt, const char *expected)
+{
+    int32_t canvas[MAX];
+    struct caloris_denoise denoise;
+    struct caloris_reveal reveals[MAX];
+    struct sight sights[MAX];
+    char found[MAX] = "";
+    const size_t length = n_prompt + params->gen_length;
+    memcpy(canvas, prompt, n_prompt * sizeof(*canvas));
+    for (size_t i = n_prompt; i < length; i++)
+        canvas[i] = MASK;
+    for (size_t i = 0; i < MAX; i++)
+        sights[i] = (struct sight){1, 0.5, 0};
+    start(&denoise, params, canvas, length);
+    while (!denoise.done && denoise.step < MAX - 1) {
+        const uint32_t at = denoise.step;
+        found[at] = (char)('0' + step(&denoise, sights, reveals));
+    }
+    assert_string_equal(found, expected);
+    size_t masks = 0;
+    for (size_t i = 0; i < length; i++)
+        masks += canvas[i] == MASK;
+    assert_int_equal(denoise.masks, masks);
+}
+
+static void counts_quotas(void **state)
+{
+    (void)state;
+    static const int32_t holes[3] = {MASK, 2, MASK}, plain[1] = {2};
+    struct caloris_job_params params = params_of(6, CALORIS_COMMIT_QUOTA);
+    params.block_length = 3;
+    params.steps = 4;
+    count_reveals(&params, plain, 1, "2121");
+    count_reveals(&params, holes, 3,
+                  "3221"); /* all: five masks in the first block, three in the second */
+    params.quota = CALORIS_QUOTA_BLOCK;
+    count_reveals(&params, holes, 3, "2121"); /* two masks stay */
+    params.steps = 8;
+    count_reveals(&params, plain, 1, "11101110");
+    params.steps = 0;
+    count_reveals(&params, holes, 3, "111111");
+    params.quota = CALORIS_QUOTA_ALL;
+    count_reveals(&params, holes, 3, "11111111");
+    params.gen_length = 5; /* a short last block */
+    count_reveals(&params, plain, 1, "11111");
+    params.gen_length = 0; /* only the holes */
+    params.block_length = 1;
+    count_reveals(&params, holes, 3, "11");
+    params.steps = 1;
+    count_reveals(&params, holes, 3, "2");
+    count_reveals(&params, plain, 1, "");
+    params.commit = CALORIS_COMMIT_THRESHOLD;
+    params.threshold = 0.1;
+    count_reveals(&params, holes, 3, "2");
+    params.gen_length = 5;
+    params.block_length = 2;
+    count_reveals(&params, holes, 3, "421"); /* holes with the first block */
+    params.threshold = 0.9;
+    count_reveals(&params, holes, 3, "1111111");
+}
+
+static void wants_masks_up_to_the_end_of_the_block(void **state)
+{
+    (void)state;
+    struct caloris_job_params params = params_of(4, CALORIS_COMMIT_THRESHOLD);
+    params.block_length = 2;
+    int32_t canvas[7] = {MASK, 1, 2, MASK, MASK, MASK, MASK};
+    uint32_t positions[7];
+    struct caloris_denoise denoise;
+    start(&denoise, &params, canvas, 7);
+    assert_int_equal(caloris_denoise_wanted(&denoise, positions), 3);
+    static const uint32_t first[3] = {0, 3, 4};
+    assert_memory_equal(positions, first, sizeof(first));
+    struct caloris_reveal all[3] = {{0, 1, 1}, {3, 1, 1}, {4, 1, 1}};
+    caloris_denoise_apply(&denoise, all, 3);
+    assert_int_equal(denoise.block, 1);
+    assert_int_equal(caloris_denoise_wanted(&denoise, positions), 2);
+    assert_int_equal(positions[0], 5);
+}
+
+/* ---- ends -------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    int32_t canvas[6]; /* two of the prompt, four generated, behind a step that revealed them */
+    bool done;
+    int32_t after[6];
+} ends[] = {
+    {"no EOS", {1, 1, 2, 2, 2, MASK}, false, {1, 1, 2, 2, 2, MASK}},
+    {"EOS behind a mask", {1, 1, MASK, EOS, 2, 2}, false, {1, 1, MASK, EOS, 2, 2}},
+    {"EOS behind a hole", {MASK, 1, EOS, MASK, 2, 2}, false, {MASK, 1, EOS, MASK, 2, 2}},
+    {"EOS of the prompt", {1, EOS, 2, MASK, 2, 2}, false, {1, EOS, 2, MASK, 2, 2}},
+    {"EOS with nothing before it", {1, 1, 2, EOS, MASK, 3}, true, {1, 1, 2, EOS, EOS, EOS}},
+    {"EOS at once", {1, 1, EOS, MASK, 2, EOS}, true, {1, 1, EOS, EOS, EOS, EOS}},
+    {"EOS last", {1, 1, 2, 2, 2, EOS}, true, {1, 1, 2, 2, 2, EOS}},
+};
+
+static void ends_early(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        struct caloris_job_params params = params_of(4, CALORIS_COMMIT_THRESHOLD);
+        params.early_stop = true;
+        params.eos_id = EOS;
+        int32_t canvas[6], copy[6];
+        for (size_t p = 0; p < 6; p++)
+            canvas[p] = p >= 2 || ends[i].canvas[p] == MASK ? MASK : ends[i].canvas[p];
+        memcpy(copy, canvas, sizeof(copy));
+        struct caloris_denoise denoise;
+        struct caloris_reveal reveals[6];
+        size_t n = 0;
+        start(&denoise, &params, canvas, 6);
+        for (uint32_t p = 2; p < 6; p++) {
+            if (ends[i].canvas[p] != MASK)
+                reveals[n++] = (struct caloris_reveal){p, ends[i].canvas[p], 0.5f};
+        }
+        n = caloris_denoise_apply(&denoise, reveals, n);
+        for (size_t k = 0; k < n; k++) {
+            const uint32_t at = reveals[k].position;
+            if (copy[at] != MASK)
+                fail_msg("%s: position %u stands twice in the reveals", ends[i].name, at);
+            copy[at] = reveals[k].id;
+        }
+        if (denoise.done != ends[i].done || memcmp(canvas, ends[i].after, sizeof(canvas)) != 0)
+            fail_msg("%s: another end than expected", ends[i].name);
+        assert_memory_equal(copy, canvas, sizeof(canvas)); /* the reveals tell it all */
+    }
+}
+
+static void never_ends_early_without_an_eos_id(void **state)
+{
+    (void)state;
+    struct caloris_job_params params = params_of(2, CALORIS_COMMIT_THRESHOLD);
+    params.early_stop = true;
+    int32_t canvas[2] = {MASK, MASK};
+    struct caloris_denoise denoise;
+    struct caloris_reveal reveal[2] = {{0, EOS, 1}};
+    start(&denoise, &params, canvas, 2);
+    caloris_denoise_apply(&denoise, reveal, 1);
+    assert_false(denoise.done);
+}
+
+/* ---- rules and refusals ------------------------------------------------------------------------ */
+
+static uint32_t flags_of(const struct caloris_rule *rule, int32_t id)
+{
+    uint32_t flags = 0, seen = 0;
+    for (uint32_t i = 0; i < rule->specials; i++) {
+        if (rule->special[i].id == id) {
+            flags = rule->special[i].flags;
+            seen++;
+        }
+    }
+    assert_true(seen <= 1);
+    return flags;
+}
+
+static void asks_by_rule(void **state)
+{
+    (void)state;
+    struct caloris_job_params params = params_of(2, CALORIS_COMMIT_THRESHOLD);
+    int32_t canvas[2] = {MASK, MASK};
+    struct caloris_denoise denoise;
+    struct caloris_rule rule;
+    params.temperature = 0.5;
+    params.cfg_scale = 1.5;
+    params.seed = 77;
+    start(&denoise, &params, canvas, 2);
+    denoise.candidate = 3;
+    denoise.step = 4;
+    caloris_denoise_rule(&denoise, &rule);
+    assert_int_equal(flags_of(&rule, MASK), CALORIS_NO_CHOICE);
+    assert_int_equal(rule.specials, 1);
+    assert_true(rule.best == 1 && rule.temperature == 0.5f && rule.guidance == 1.5f);
+    assert_true(rule.noise.seed == 77 && rule.noise.candidate == 3 && rule.noise.step == 4);
+    assert_int_equal(rule.noise.stream, CALORIS_NOISE_TOKEN);
+
+    params.eos_id = EOS;
+    params.eot_id = EOT;
+    params.confidence_eos_eot_inf = true;
+    start(&denoise, &params, canvas, 2);
+    caloris_denoise_rule(&denoise, &rule);
+    assert_int_equal(flags_of(&rule, EOS), CALORIS_NO_SUM);
+    assert_int_equal(flags_of(&rule, EOT), CALORIS_NO_SUM);
+    params.logits_eos_inf = true;
+    params.eot_id = EOS;
+    start(&denoise, &params, canvas, 2);
+    caloris_denoise_rule(&denoise, &rule);
+    assert_int_equal(flags_of(&rule, EOS), CALORIS_NO_SUM | CALORIS_NO_CHOICE);
+    assert_int_equal(rule.specials, 2);
+}
+
+static void refuses_by_field(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *field;
+        int32_t mask, eos, eot;
+        bool logits_eos, confidence_eos;
+        uint32_t steps;
+    } cases[] = {
+        {"mask_id: ", -1, EOS, EOT, false, false, 0}, {"eos_id: ", MASK, -1, EOT, true, false, 0},
+        {"eos_id: ", MASK, -1, EOT, false, true, 0},  {"eot_id: ", MASK, EOS, -1, false, true, 0},
+        {"steps: ", MASK, EOS, EOT, false, false, 3},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct caloris_job_params params = params_of(4, CALORIS_COMMIT_QUOTA);
+        params.block_length = 2;
+        params.mask_id = cases[i].mask;
+        params.eos_id = cases[i].eos;
+        params.eot_id = cases[i].eot;
+        params.logits_eos_inf = cases[i].logits_eos;
+        params.confidence_eos_eot_inf = cases[i].confidence_eos;
+        params.steps = cases[i].steps;
+        int32_t canvas[4] = {MASK, MASK, MASK, MASK};
+        struct caloris_denoise denoise;
+        struct caloris_err err = {0};
+        assert_int_equal(caloris_denoise_start(&denoise, &params, canvas, 4, 0, &err), -1);
+        assert_int_equal(err.code, CALORIS_BAD_REQUEST);
+        if (strncmp(err.text, cases[i].field, strlen(cases[i].field)) != 0)
+            fail_msg("expected %s, found %s", cases[i].field, err.text);
+    }
+}
+
+static void left_out_ids_are_least_sure(void **state)
+{
+    (void)state;
+    struct caloris_job_params params = params_of(3, CALORIS_COMMIT_QUOTA);
+    params.confidence_eos_eot_inf = true;
+    params.eos_id = EOS;
+    params.eot_id = EOT;
+    static const struct sight sights[3] = {{EOS, 1e-9, -3}, {EOT, 1e-9, -3}, {1, 1000, 0}};
+    int32_t canvas[3] = {MASK, MASK, MASK};
+    struct caloris_denoise denoise;
+    struct caloris_reveal reveals[3];
+    start(&denoise, &params, canvas, 3);
+    static const uint32_t order[3] = {2, 0, 1};
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(step(&denoise, sights, reveals), 1);
+        assert_int_equal(reveals[0].position, order[i]);
+        assert_true((reveals[0].confidence == 0) == (order[i] != 2));
+    }
+}
+
+/* ---- against the loop on raw logits ------------------------------------------------------------ */
+
+enum { VOCAB = 10, LENGTH = 14, PROMPT = 4 };
+
+static uint32_t dice(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*state >> 33);
+}
+
+/* One step of LLaDA's loop as decoding papers write it: softmax, confidence, top k. */
+static void plain_step(const double *logits, int32_t *canvas, const struct caloris_job_params *p,
+                       size_t end, size_t quota, uint32_t step_index)
+{
+    double confidence[LENGTH];
+    int32_t choice[LENGTH];
+    for (size_t i = 0; i < LENGTH; i++) {
+        double max = -INFINITY, sum = 0, best = -INFINITY;
+        const double *x = logits + i * VOCAB;
+        for (int v = 0; v < VOCAB; v++) {
+            const struct caloris_noise_key key = {(uint64_t)p->seed, 0, CALORIS_NOISE_TOKEN,
+                                                  step_index};
+            double noised =
+                x[v] + p->temperature * caloris_noise_gumbel(&key, (uint32_t)i, (uint32_t)v);
+            bool banned = v == MASK || (p->logits_eos_inf && v == EOS);
+            if (!banned && noised > best) {
+                best = noised;
+                choice[i] = v;
+            }
+            bool counted = !((p->logits_eos_inf || p->confidence_eos_eot_inf) && v == EOS) &&
+                           !(p->confidence_eos_eot_inf && v == EOT);
+            if (counted)
+                max = fmax(max, x[v]);
+        }
+        for (int v = 0; v < VOCAB; v++) {
+            if (!((p->logits_eos_inf || p->confidence_eos_eot_inf) && v == EOS) &&
+                !(p->confidence_eos_eot_inf && v == EOT))
+                sum += exp(x[v] - max);
+        }
+        confidence[i] = exp(x[choice[i]] - max) / sum;
+        if (p->confidence_eos_eot_inf && (choice[i] == EOS || choice[i] == EOT))
+            confidence[i] = 0;
+        if (p->order == CALORIS_ORDER_RANDOM) {
+            const struct caloris_noise_key key = {(uint64_t)p->seed, 0, CALORIS_NOISE_ORDER,
+                                                  step_index};
+            confidence[i] = caloris_noise_uniform(&key, (uint32_t)i, 0);
+        }
+        if (canvas[i] != MASK || i >= end)
+            confidence[i] = -INFINITY;
+    }
+    for (size_t n = 1;; n++) {
+        size_t top = 0;
+        for (size_t i = 1; i < LENGTH; i++)
+            top = confidence[i] > confidence[top] ? i : top;
+        const double c = confidence[top];
+        const bool goes = p->commit == CALORIS_COMMIT_QUOTA ? n <= quota
+                          : p->commit == CALORIS_COMMIT_THRESHOLD
+                              ? n == 1 || c >= p->threshold
+                              : n == 1 || c >= 1 - p->factor / (double)(n + 1);
+        if (c == -INFINITY || !goes)
+            return;
+        canvas[top] = choice[top];
+        confidence[top] = -INFINITY;
+    }
+}
+
+static void compare_with_plain(uint64_t seed, const struct caloris_job_params *params)
+{
+    int32_t canvas[LENGTH], plain[LENGTH];
+    double logits[LENGTH * VOCAB];
+    struct caloris_denoise denoise;
+    uint32_t positions[LENGTH];
+    struct caloris_summary summaries[LENGTH];
+    struct caloris_candidate candidates[LENGTH];
+    struct caloris_reveal reveals[LENGTH];
+    struct caloris_rule rule;
+    void *scratch = malloc(caloris_denoise_scratch_bytes(LENGTH));
+    assert_non_null(scratch);
+    for (size_t i = 0; i < LENGTH; i++)
+        canvas[i] = i >= PROMPT || dice(&seed) % 3 == 0 ? MASK : 1;
+    memcpy(plain, canvas, sizeof(plain));
+    start(&denoise, params, canvas, LENGTH);
+    size_t block = SIZE_MAX, masks = 0;
+    uint32_t block_step = 0;
+    while (!denoise.done) {
+        for (size_t i = 0; i < LENGTH * VOCAB; i++)
+            logits[i] = (float)(8.0 * dice(&seed) / 0x80000000u - 4.0);
+        const size_t end = PROMPT + (denoise.block + 1) * params->block_length;
+        if (denoise.block != block) {
+            block = denoise.block;
+            block_step = 0;
+            masks = 0;
+            for (size_t i = 0; i < end; i++)
+                masks += plain[i] == MASK;
+        }
+        const size_t steps = params->steps / (params->gen_length / params->block_length);
+        const size_t quota = masks / steps + (block_step < masks % steps);
+        plain_step(logits, plain, params, end, quota, denoise.step);
+        block_step++;
+
+        size_t n = caloris_denoise_wanted(&denoise, positions);
+        caloris_denoise_rule(&denoise, &rule);
+        for (size_t i = 0; i < n; i++)
+            plain_summary(logits + positions[i] * VOCAB, NULL, VOCAB, positions[i], &rule,
+                          &summaries[i], &candidates[i]);
+        n = caloris_denoise_decide(&denoise, positions, summaries, candidates, n, 1, reveals,
+                                   scratch);
+        caloris_denoise_apply(&denoise, reveals, n);
+        assert_memory_equal(canvas, plain, sizeof(canvas));
+    }
+    assert_int_equal(denoise.masks, 0);
+    free(scratch);
+}
+
+static void equals_the_plain_loop(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 40 };
+    for (int order = 0; order < 2; order++) {
+        for (int commit = 0; commit < 3; commit++) {
+            for (uint64_t round = 0; round < ROUNDS; round++) {
+                struct caloris_job_params params = params_of(10, (enum caloris_commit)commit);
+                params.order = (enum caloris_order)order;
+                params.block_length = round % 2 ? 5 : 10;
+                params.steps = round % 3 ? 6 : 2;
+                params.threshold = 0.1 * (double)(round % 7);
+                params.factor = 0.5 * (double)(round % 5);
+                params.temperature = round % 4 ? 0 : 0.7;
+                params.seed = (int64_t)round;
+                params.eos_id = EOS;
+                params.eot_id = EOT;
+                params.logits_eos_inf = round % 5 == 1;
+                params.confidence_eos_eot_inf = round % 5 == 2;
+                compare_with_plain(round * 1000 + 17, &params);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decides),
+        cmocka_unit_test(reports_the_probability),
+        cmocka_unit_test(gives_up_where_nothing_can_be_chosen),
+        cmocka_unit_test(counts_quotas),
+        cmocka_unit_test(wants_masks_up_to_the_end_of_the_block),
+        cmocka_unit_test(ends_early),
+        cmocka_unit_test(never_ends_early_without_an_eos_id),
+        cmocka_unit_test(asks_by_rule),
+        cmocka_unit_test(refuses_by_field),
+        cmocka_unit_test(left_out_ids_are_least_sure),
+        cmocka_unit_test(equals_the_plain_loop),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
