@@ -1,0 +1,793 @@
+/* A model folder: what config.json may say, how it is dealt, and that the shares are the model. */
+#include "model_support.h"
+
+#include "base/err.h"
+#include "worker/model/model.h"
+#include "worker/pool/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- every mapping of the library goes through here (-Wl,--wrap=mmap) ----------------------- */
+
+static size_t mapped_bytes;
+static bool refuse_memory;
+
+void *__real_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
+
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
+{
+    if (refuse_memory) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    mapped_bytes += n;
+    return __real_mmap(at, n, protection, flags, fd, offset);
+}
+
+/* ---- helpers ------------------------------------------------------------------------------- */
+
+#define BLOCK "model.transformer.blocks.%zu."
+
+static const char *const golden[] = {"llada", "llada/bf16", "llada-gqa", "llada-gqa/bf16"};
+static const int rank_counts[] = {1, 2, 3, 5, 7, 9};
+enum { MAX_RANKS = 9, GOLDEN = 4, RANK_COUNTS = 6 };
+
+struct rank {
+    struct caloris_model_split split;
+    struct caloris_weights weights;
+    uint64_t memory_bytes, read_bytes;
+};
+
+static void expect_ok(int rc, const struct caloris_err *err)
+{
+    if (rc != 0)
+        fail_msg("%s", err->text);
+}
+
+static void expect_complaint(int rc, const struct caloris_err *err, enum caloris_code code,
+                             const char *complaint)
+{
+    if (rc == 0)
+        fail_msg("accepted; expected: %s", complaint);
+    if (!strstr(err->text, complaint) || err->code != code)
+        fail_msg("%s: \"%s\"; expected %s: \"%s\"", caloris_code_name(err->code), err->text,
+                 caloris_code_name(code), complaint);
+}
+
+static void load(const char *dir, const struct caloris_model_config *config, int ranks, int rank,
+                 struct caloris_pool *pool, struct rank *out)
+{
+    struct caloris_err err = {0};
+    caloris_model_split(config, ranks, rank, &out->split);
+    expect_ok(
+        caloris_weights_plan(dir, config, &out->split, &out->memory_bytes, &out->read_bytes, &err),
+        &err);
+    expect_ok(caloris_weights_load(dir, config, &out->split, pool, &out->weights, &err), &err);
+}
+
+/* ---- the shares put back together are the model --------------------------------------------- */
+
+/* Where a rank's part of a tensor lies in memory, and where it belongs: rows [r0, + rows) and columns
+ * [c0, + cols) of the tensor. */
+struct part {
+    const float *from;
+    size_t r0, rows, c0, cols;
+};
+
+struct tensor_case {
+    const char *name;
+    size_t rows, cols; /* of the whole */
+    struct part (*part)(const struct rank *rank, size_t hd, size_t hidden, size_t layer);
+};
+
+static const float *row(const struct caloris_matrix *matrix, size_t r)
+{
+    assert_int_equal((uintptr_t)matrix->data % 64, 0);
+    assert_true(r <= matrix->out);
+    return (const float *)matrix->data + r * matrix->in;
+}
+
+#define PART(name)                                                                                 \
+    static struct part name(const struct rank *rank, size_t hd, size_t hidden, size_t layer)
+
+PART(embed_part)
+{
+    (void)hd, (void)layer;
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.embed, 0), s->vocab_first, s->vocab, 0, hidden};
+}
+
+PART(head_part)
+{
+    (void)hd, (void)layer;
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.head, 0), s->vocab_first, s->vocab, 0, hidden};
+}
+
+PART(final_norm_part)
+{
+    (void)hd, (void)layer;
+    return (struct part){rank->weights.final_norm, 0, hidden, 0, 1};
+}
+
+PART(attn_norm_part)
+{
+    (void)hd;
+    return (struct part){rank->weights.layer[layer].attn_norm, 0, hidden, 0, 1};
+}
+
+PART(ffn_norm_part)
+{
+    (void)hd;
+    return (struct part){rank->weights.layer[layer].ffn_norm, 0, hidden, 0, 1};
+}
+
+PART(q_part)
+{
+    const struct caloris_model_split *s = &rank->split;
+    assert_int_equal(rank->weights.layer[layer].qkv.out, (s->heads + 2 * s->kv_heads) * hd);
+    return (struct part){row(&rank->weights.layer[layer].qkv, 0), s->head_first * hd, s->heads * hd,
+                         0, hidden};
+}
+
+PART(k_part)
+{
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.layer[layer].qkv, s->heads * hd), s->kv_head_first * hd,
+                         s->kv_heads * hd, 0, hidden};
+}
+
+PART(v_part)
+{
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.layer[layer].qkv, (s->heads + s->kv_heads) * hd),
+                         s->kv_head_first * hd, s->kv_heads * hd, 0, hidden};
+}
+
+PART(o_part)
+{
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.layer[layer].o, 0), 0, hidden, s->head_first * hd,
+                         s->heads * hd};
+}
+
+PART(gate_part)
+{
+    (void)hd;
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.layer[layer].gate_up, 0), s->ffn_first, s->ffn, 0,
+                         hidden};
+}
+
+PART(up_part)
+{
+    (void)hd;
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.layer[layer].gate_up, s->ffn), s->ffn_first, s->ffn, 0,
+                         hidden};
+}
+
+PART(down_part)
+{
+    (void)hd;
+    const struct caloris_model_split *s = &rank->split;
+    return (struct part){row(&rank->weights.layer[layer].down, 0), 0, hidden, s->ffn_first, s->ffn};
+}
+
+/* Pastes the parts of all ranks and compares: nothing missing, replicas equal. */
+static void check_tensor(const struct tensor_case *tensor, const struct rank *ranks, int n,
+                         const struct caloris_model_config *config, size_t layer,
+                         const float *wanted)
+{
+    size_t count = tensor->rows * tensor->cols;
+    float *pasted = malloc(count * sizeof(*pasted));
+    assert_non_null(pasted);
+    for (size_t i = 0; i < count; i++)
+        pasted[i] = NAN;
+    for (int k = 0; k < n; k++) {
+        struct part part = tensor->part(&ranks[k], config->head_dim, config->hidden, layer);
+        for (size_t r = 0; r < part.rows; r++) {
+            for (size_t c = 0; c < part.cols; c++) {
+                float *to = &pasted[(part.r0 + r) * tensor->cols + part.c0 + c];
+                float value = part.from[r * part.cols + c];
+                if (!isnan(*to) && memcmp(to, &value, sizeof(value)) != 0)
+                    fail_msg("%s: ranks disagree", tensor->name);
+                *to = value;
+            }
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (memcmp(&pasted[i], &wanted[i], sizeof(float)) != 0)
+            fail_msg("%s layer %zu, %d ranks: number %zu is %g, wanted %g", tensor->name, layer, n,
+                     i, (double)pasted[i], (double)wanted[i]);
+    }
+    free(pasted);
+}
+
+enum { WHOLE_TENSORS = 3, TENSORS = 12 };
+
+static void tensor_cases(const struct caloris_model_config *config,
+                         struct tensor_case cases[TENSORS])
+{
+    size_t d = config->hidden, f = config->ffn, v = config->vocab;
+    size_t q = config->heads * config->head_dim, kv = config->kv_heads * config->head_dim;
+    struct tensor_case all[TENSORS] = {
+        {"model.transformer.wte.weight", v, d, embed_part},
+        {"model.transformer.ff_out.weight", v, d, head_part},
+        {"model.transformer.ln_f.weight", d, 1, final_norm_part},
+        {"attn_norm.weight", d, 1, attn_norm_part},
+        {"q_proj.weight", q, d, q_part},
+        {"k_proj.weight", kv, d, k_part},
+        {"v_proj.weight", kv, d, v_part},
+        {"attn_out.weight", d, q, o_part},
+        {"ff_norm.weight", d, 1, ffn_norm_part},
+        {"ff_proj.weight", f, d, gate_part},
+        {"up_proj.weight", f, d, up_part},
+        {"ff_out.weight", d, f, down_part},
+    };
+    memcpy(cases, all, sizeof(all));
+}
+
+static void check_model(const char *dir, int n, struct caloris_pool *pool)
+{
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    struct tensor_case cases[TENSORS];
+    struct rank ranks[MAX_RANKS];
+    expect_ok(caloris_model_config_load(dir, &config, &err), &err);
+    tensor_cases(&config, cases);
+    for (int k = 0; k < n; k++) {
+        load(dir, &config, n, k, pool, &ranks[k]);
+        assert_int_equal(ranks[k].weights.bytes_read, ranks[k].read_bytes);
+    }
+    for (size_t layer = 0; layer < config.layers; layer++) {
+        for (size_t t = layer == 0 ? 0 : WHOLE_TENSORS; t < TENSORS; t++) {
+            char name[128];
+            int used = t < WHOLE_TENSORS ? 0 : snprintf(name, sizeof(name), BLOCK, layer);
+            snprintf(name + used, sizeof(name) - (size_t)used, "%s", cases[t].name);
+            if (t == 1 && config.tied)
+                snprintf(name, sizeof(name), "%s", cases[0].name);
+            float *wanted = model_tensor(dir, name, cases[t].rows * cases[t].cols);
+            check_tensor(&cases[t], ranks, n, &config, layer, wanted);
+            free(wanted);
+        }
+    }
+    for (int k = 0; k < n; k++)
+        caloris_weights_free(&ranks[k].weights);
+}
+
+static void test_shares_make_the_model(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < GOLDEN; m++) {
+        char dir[MODEL_PATH];
+        for (size_t i = 0; i < RANK_COUNTS; i++)
+            check_model(model_golden(golden[m], dir), rank_counts[i], NULL);
+    }
+}
+
+static void test_pool_reads_the_same(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_pool *pool = caloris_pool_new(3, &err);
+    assert_non_null(pool);
+    check_model(model_golden("llada", dir), 3, pool);
+    check_model(model_golden("llada-gqa/bf16", dir), 2, pool);
+    caloris_pool_free(pool);
+}
+
+/* F16, tied and in two files: what no golden model is. */
+static void test_little_model(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct model_spec spec;
+    model_make_dir(dir);
+    model_spec_little(&spec);
+    strcpy(spec.tensor[3].dtype, "F32");
+    strcpy(spec.tensor[7].dtype, "BF16");
+    strcpy(spec.tensor[2].file, "b.safetensors");
+    for (size_t i = 0; i < spec.n; i++) {
+        if (i != 2)
+            strcpy(spec.tensor[i].file, "a.safetensors");
+    }
+    model_spec_write(&spec, dir);
+    check_model(dir, 1, NULL);
+    check_model(dir, 3, NULL);
+
+    json_t *config = model_read_json(dir, "config.json");
+    json_object_set_new(config, "weight_tying", json_true());
+    model_write_json(dir, "config.json", config);
+    json_decref(config);
+    struct caloris_model_config untied;
+    struct caloris_err err = {0};
+    expect_ok(caloris_model_config_load(dir, &untied, &err), &err);
+    struct caloris_model_split split;
+    uint64_t memory, read;
+    caloris_model_split(&untied, 1, 0, &split);
+    expect_complaint(caloris_weights_plan(dir, &untied, &split, &memory, &read, &err), &err,
+                     CALORIS_BAD_MODEL,
+                     "a.safetensors: unknown tensor model.transformer.ff_out.weight");
+    spec.n--; /* the head is the last one */
+    model_spec_write(&spec, dir);
+    config = model_read_json(dir, "config.json");
+    json_object_set_new(config, "weight_tying", json_true());
+    model_write_json(dir, "config.json", config);
+    json_decref(config);
+    check_model(dir, 1, NULL);
+    check_model(dir, 2, NULL);
+    struct rank rank;
+    load(dir, &untied, 2, 1, NULL, &rank);
+    assert_ptr_equal(rank.weights.head.data, rank.weights.embed.data);
+    caloris_weights_free(&rank.weights);
+    model_remove_dir(dir);
+}
+
+/* ---- bytes ---------------------------------------------------------------------------------- */
+
+/* Bytes this process has read so far; *self is what reading that itself adds afterwards. */
+static uint64_t bytes_read_so_far(uint64_t *self)
+{
+    char text[512];
+    int fd = open("/proc/self/io", O_RDONLY);
+    assert_true(fd >= 0);
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    assert_true(n > 0);
+    close(fd);
+    text[n] = '\0';
+    unsigned long long rchar;
+    assert_int_equal(sscanf(text, "rchar: %llu", &rchar), 1);
+    *self = (uint64_t)n;
+    return rchar;
+}
+
+/* What the kernel saw is what was planned, to the byte; so is the memory. */
+static void test_bytes_are_those_planned(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < GOLDEN; m++) {
+        char dir[MODEL_PATH];
+        struct caloris_err err = {0};
+        struct caloris_model_config config;
+        uint64_t headers = model_header_bytes(model_golden(golden[m], dir));
+        expect_ok(caloris_model_config_load(dir, &config, &err), &err);
+        for (int n = 1; n <= 7; n += 3) {
+            for (int k = 0; k < n; k++) {
+                struct caloris_model_split split;
+                struct caloris_weights weights;
+                uint64_t memory, planned, self, self_after;
+                caloris_model_split(&config, n, k, &split);
+                expect_ok(caloris_weights_plan(dir, &config, &split, &memory, &planned, &err),
+                          &err);
+                mapped_bytes = 0;
+                uint64_t before = bytes_read_so_far(&self);
+                expect_ok(caloris_weights_load(dir, &config, &split, NULL, &weights, &err), &err);
+                uint64_t after = bytes_read_so_far(&self_after);
+                assert_int_equal(after - before - self, planned + headers);
+                assert_int_equal(weights.bytes_read, planned);
+                assert_int_equal(mapped_bytes, memory);
+                caloris_weights_free(&weights);
+            }
+        }
+    }
+}
+
+/* Over all ranks everything is read once, but the norms by each and a KV head by each that needs it. */
+static void test_ranks_read_each_byte_once(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    model_golden("llada", dir);
+    expect_ok(caloris_model_config_load(dir, &config, &err), &err);
+    json_t *index = model_read_json(dir, "model.safetensors.index.json");
+    json_t *metadata = json_object_get(index, "metadata");
+    uint64_t total = (uint64_t)json_integer_value(json_object_get(metadata, "total_size"));
+    json_decref(index);
+    uint64_t norms = (2 * config.layers + 1) * config.hidden * 4;
+    for (size_t i = 0; i < RANK_COUNTS; i++) {
+        uint64_t sum = 0;
+        for (int k = 0; k < rank_counts[i]; k++) {
+            struct caloris_model_split split;
+            uint64_t memory, read;
+            caloris_model_split(&config, rank_counts[i], k, &split);
+            expect_ok(caloris_weights_plan(dir, &config, &split, &memory, &read, &err), &err);
+            sum += read;
+        }
+        assert_int_equal(sum, total + norms * (uint64_t)(rank_counts[i] - 1));
+    }
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    struct caloris_model_split split;
+    struct caloris_weights weights;
+    uint64_t bytes;
+    expect_ok(caloris_model_config_load(model_golden("llada", dir), &config, &err), &err);
+    caloris_model_split(&config, 1, 0, &split);
+    refuse_memory = true;
+    int rc = caloris_weights_load(dir, &config, &split, NULL, &weights, &err);
+    expect_complaint(rc, &err, CALORIS_NO_MEMORY, "weights: 380.0 KiB of memory");
+    rc = caloris_weights_invent(&config, &split, NULL, 1 << 30, &weights, &bytes, &err);
+    expect_complaint(rc, &err, CALORIS_NO_MEMORY, "weights: ");
+    refuse_memory = false;
+    caloris_weights_free(&weights);
+    caloris_weights_free(NULL);
+}
+
+/* ---- the split ------------------------------------------------------------------------------ */
+
+/* At any rank count: shares follow one another, cover all, and differ by at most one head or one
+ * unit of 16. */
+static void test_split(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t heads, kv_heads, ffn, vocab;
+    } shapes[] = {
+        {32, 32, 12288, 126464}, {6, 2, 104, 320}, {6, 6, 88, 320},
+        {28, 4, 18944, 152064},  {1, 1, 1, 1},     {14, 2, 4864, 17},
+        {5, 5, 33, 31},
+    };
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct caloris_model_config config = {.heads = shapes[i].heads,
+                                              .kv_heads = shapes[i].kv_heads,
+                                              .head_dim = 8,
+                                              .ffn = shapes[i].ffn,
+                                              .vocab = shapes[i].vocab};
+        size_t sharing = config.heads / config.kv_heads;
+        for (int n = 1; n <= 40; n++) {
+            struct caloris_model_split first, split, end = {0};
+            caloris_model_split(&config, n, 0, &first);
+            for (int k = 0; k < n; k++) {
+                caloris_model_split(&config, n, k, &split);
+                assert_int_equal(split.head_first, end.head_first);
+                assert_int_equal(split.ffn_first, end.ffn_first);
+                assert_int_equal(split.vocab_first, end.vocab_first);
+                assert_true(split.heads + 1 >= first.heads && split.heads <= first.heads);
+                /* 16 for the unit, and up to 15 that the last one is short of. */
+                assert_true(split.ffn + 31 >= first.ffn && split.ffn <= first.ffn);
+                assert_true(split.vocab + 31 >= first.vocab && split.vocab <= first.vocab);
+                assert_true(split.ffn_first % 16 == 0 || split.ffn == 0);
+                assert_true(split.vocab_first % 16 == 0 || split.vocab == 0);
+                assert_int_equal(split.heads == 0, split.kv_heads == 0);
+                for (size_t h = split.head_first; h < split.head_first + split.heads; h++) {
+                    assert_true(h / sharing >= split.kv_head_first);
+                    assert_true(h / sharing < split.kv_head_first + split.kv_heads);
+                }
+                if (split.heads > 0) {
+                    size_t last = split.head_first + split.heads - 1;
+                    assert_int_equal(split.kv_head_first, split.head_first / sharing);
+                    assert_int_equal(split.kv_head_first + split.kv_heads - 1, last / sharing);
+                }
+                end.head_first = split.head_first + split.heads;
+                end.ffn_first = split.ffn_first + split.ffn;
+                end.vocab_first = split.vocab_first + split.vocab;
+            }
+            assert_int_equal(end.head_first, config.heads);
+            assert_int_equal(end.ffn_first, config.ffn);
+            assert_int_equal(end.vocab_first, config.vocab);
+        }
+    }
+}
+
+/* ---- invented weights ----------------------------------------------------------------------- */
+
+static void test_invented(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    struct rank one, three[3];
+    uint64_t bytes;
+    expect_ok(caloris_model_config_load(model_golden("llada-gqa", dir), &config, &err), &err);
+    config.layers = 5;
+    caloris_model_split(&config, 1, 0, &one.split);
+    mapped_bytes = 0;
+    expect_ok(
+        caloris_weights_invent(&config, &one.split, NULL, 1 << 30, &one.weights, &bytes, &err),
+        &err);
+    assert_int_equal(mapped_bytes, bytes);
+    for (int k = 0; k < 3; k++) {
+        caloris_model_split(&config, 3, k, &three[k].split);
+        expect_ok(caloris_weights_invent(&config, &three[k].split, NULL, 1 << 30, &three[k].weights,
+                                         &bytes, &err),
+                  &err);
+    }
+    /* The same model at any rank count, and no two layers alike. */
+    struct tensor_case cases[TENSORS];
+    tensor_cases(&config, cases);
+    for (size_t layer = 0; layer < config.layers; layer++) {
+        for (size_t t = 0; t < TENSORS; t++) {
+            struct part part = cases[t].part(&one, config.head_dim, config.hidden, layer);
+            check_tensor(&cases[t], three, 3, &config, layer, part.from);
+        }
+        const struct caloris_matrix *a = &one.weights.layer[layer].qkv;
+        const struct caloris_matrix *b = &one.weights.layer[(layer + 1) % 5].qkv;
+        assert_memory_not_equal(a->data, b->data, a->out * a->in * sizeof(float));
+    }
+    /* Variance 1/columns, to a few per cent. */
+    const float *x = one.weights.embed.data;
+    double sum = 0, squares = 0;
+    size_t count = config.vocab * config.hidden;
+    for (size_t i = 0; i < count; i++) {
+        sum += (double)x[i];
+        squares += (double)x[i] * (double)x[i];
+    }
+    assert_true(fabs(sum / (double)count) < 0.01);
+    assert_true(fabs(squares / (double)count * (double)config.hidden - 1) < 0.05);
+    caloris_weights_free(&one.weights);
+    for (int k = 0; k < 3; k++)
+        caloris_weights_free(&three[k].weights);
+}
+
+static void test_invented_layers_share_memory(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    struct caloris_model_split split;
+    struct caloris_weights weights;
+    uint64_t whole, bytes, limit;
+    expect_ok(caloris_model_config_load(model_golden("llada-gqa", dir), &config, &err), &err);
+    config.layers = 6;
+    caloris_model_split(&config, 1, 0, &split);
+    expect_ok(caloris_weights_invent(&config, &split, NULL, UINT64_MAX, &weights, &whole, &err),
+              &err);
+    assert_ptr_not_equal(weights.layer[0].qkv.data, weights.layer[4].qkv.data);
+    caloris_weights_free(&weights);
+
+    limit = whole - 1; /* one layer fewer */
+    expect_ok(caloris_weights_invent(&config, &split, NULL, limit, &weights, &bytes, &err), &err);
+    assert_true(bytes <= limit);
+    assert_ptr_equal(weights.layer[0].qkv.data, weights.layer[5].qkv.data);
+    assert_ptr_not_equal(weights.layer[0].qkv.data, weights.layer[4].qkv.data);
+    caloris_weights_free(&weights);
+
+    expect_ok(caloris_weights_invent(&config, &split, NULL, 0, &weights, &bytes, &err), &err);
+    for (size_t i = 1; i < config.layers; i++)
+        assert_ptr_equal(weights.layer[i].down.data, weights.layer[0].down.data);
+    caloris_weights_free(&weights);
+}
+
+static void test_synthetic_shapes(void **state)
+{
+    (void)state;
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    /* Published: LLaDA-8B has 8,015,581,184 parameters. */
+    expect_ok(caloris_model_config_synthetic("llada-8b", &config, &err), &err);
+    assert_int_equal(caloris_model_parameters(&config), 8015581184);
+    expect_ok(caloris_model_config_synthetic("llada-1b", &config, &err), &err);
+    assert_int_equal(config.hidden, config.heads * config.head_dim);
+    assert_int_equal(config.layers, 16);
+    expect_complaint(caloris_model_config_synthetic("llada-9b", &config, &err), &err, CALORIS_USAGE,
+                     "no made-up model is called \"llada-9b\"");
+}
+
+/* ---- config.json ---------------------------------------------------------------------------- */
+
+/* The golden config with one key changed (to nothing where value is NULL). */
+static const struct {
+    const char *key, *value;
+    const char *complaint; /* NULL: fine */
+} config_cases[] = {
+    {"alibi", "true", "alibi is true, only false is supported"},
+    {"alibi", NULL, NULL},
+    {"alibi", "null", NULL},
+    {"include_bias", "true", "include_bias is true, only false is supported"},
+    {"include_bias", NULL, "include_bias is missing, which means true; only false is supported"},
+    {"include_qkv_bias", "true", "include_qkv_bias is true, only false"},
+    {"bias_for_layer_norm", "true", "bias_for_layer_norm is true, only false"},
+    {"layer_norm_type", "\"default\"", "layer_norm_type is \"default\", only \"rms\""},
+    {"layer_norm_with_affine", "false", "layer_norm_with_affine is false, only true"},
+    {"block_type", "\"sequential\"", "block_type is \"sequential\", only \"llama\""},
+    {"block_type", NULL, "block_type is missing, which means \"sequential\"; only \"llama\""},
+    {"block_group_size", "2", "block_group_size is 2, only 1"},
+    {"activation_type", "\"gelu\"", "activation_type is \"gelu\", only \"silu\""},
+    {"input_emb_norm", "true", "input_emb_norm is true, only false"},
+    {"attention_layer_norm", "true", "attention_layer_norm is true, only false"},
+    {"scale_logits", "true", "scale_logits is true, only false"},
+    {"rope", "false", "rope is false, only true"},
+    {"rope", NULL, "rope is missing, which means false; only true"},
+    {"rope_scaling", "{\"type\": \"yarn\"}", "rope_scaling is {\"type\":\"yarn\"}, only null"},
+    {"clip_qkv", "8", "clip_qkv is 8, only null"},
+    {"quantization_config", "{}", "quantization_config says quantised weights"},
+    {"num_experts", "12", "num_experts says a mixture of experts (model_type \"llada\")"},
+    {"model_type", "\"gpt2\"",
+     "model_type \"gpt2\" with architecture \"LLaDAModelLM\" is not supported"},
+    {"model_type", "7", "model_type is missing or no string"},
+    {"architectures", "[\"LLaDAMoEModelLM\"]", "architecture \"LLaDAMoEModelLM\" is not supported"},
+    {"architectures", "\"x\"", "architectures is no list"},
+    {"architectures", NULL, NULL},
+    {"weight_tying", NULL, "weight_tying is missing or no boolean"},
+    {"d_model", NULL, "d_model is missing"},
+    {"d_model", "0", "d_model is 0, not an integer in 1 … 262144"},
+    {"d_model", "-48", "d_model is -48, not an integer"},
+    {"d_model", "48.0", "d_model is 48.0, not an integer"},
+    {"d_model", "\"48\"", "d_model is \"48\", not an integer"},
+    {"d_model", "9223372036854775807", "d_model is 9223372036854775807, not an integer"},
+    {"d_model", "49", "d_model 49 does not make 6 heads (n_heads) of even size"},
+    {"d_model", "54", "d_model 54 does not make 6 heads (n_heads) of even size"},
+    {"n_layers", "4097", "n_layers is 4097, not an integer in 1 … 4096"},
+    {"n_heads", "5", "n_heads 5 is not a multiple of n_kv_heads 6"},
+    {"n_kv_heads", "4", "n_heads 6 is not a multiple of n_kv_heads 4"},
+    {"n_kv_heads", "null", NULL},
+    {"n_kv_heads", NULL, NULL},
+    {"multi_query_attention", "true", "n_kv_heads is 6, but multi_query_attention is true"},
+    {"multi_query_attention", "1", "multi_query_attention is no boolean"},
+    {"mlp_hidden_size", "262145", "mlp_hidden_size is 262145, not an integer in 1 … 262144"},
+    {"mlp_hidden_size", "null", NULL},
+    {"vocab_size", "99999999", "vocab_size is 99999999, not an integer"},
+    {"vocab_size", "321", "embedding_size 320 is below vocab_size 321"},
+    {"vocab_size", "319", NULL},
+    {"embedding_size", "null", NULL},
+    {"max_sequence_length", NULL, "max_sequence_length is missing"},
+    {"rms_norm_eps", "0", "rms_norm_eps is 0, not a number in"},
+    {"rms_norm_eps", "-1e-5", "rms_norm_eps is -1"},
+    {"rms_norm_eps", "\"1e-5\"", "rms_norm_eps is \"1e-5\", not a number in"},
+    {"rope_theta", "0.5", "rope_theta is 0.5, not a number in [1, "},
+    {"rope_theta", "10000", NULL},
+    {"mask_token_id", "320", "mask_token_id is 320, not one token id below 320"},
+    {"mask_token_id", "null", NULL},
+    {"eos_token_id", "[305]", "eos_token_id is [305], not one token id below 320"},
+    {"eos_token_id", "-1", "eos_token_id is -1, not one token id"},
+};
+
+static void test_config(void **state)
+{
+    (void)state;
+    char from[MODEL_PATH], dir[MODEL_PATH];
+    model_make_dir(dir);
+    model_golden("llada", from);
+    for (size_t i = 0; i < sizeof(config_cases) / sizeof(config_cases[0]); i++) {
+        struct caloris_err err = {0};
+        struct caloris_model_config config;
+        const char *value = config_cases[i].value;
+        json_t *json = model_read_json(from, "config.json");
+        json_object_del(json, config_cases[i].key);
+        if (value)
+            json_object_set_new(json, config_cases[i].key,
+                                json_loads(value, JSON_DECODE_ANY, NULL));
+        model_write_json(dir, "config.json", json);
+        json_decref(json);
+        int rc = caloris_model_config_load(dir, &config, &err);
+        if (config_cases[i].complaint) {
+            expect_complaint(rc, &err, CALORIS_BAD_MODEL, config_cases[i].complaint);
+            assert_non_null(strstr(err.text, "/config.json: "));
+        } else {
+            expect_ok(rc, &err);
+        }
+    }
+    model_remove_dir(dir);
+}
+
+static void test_config_values(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    expect_ok(caloris_model_config_load(model_golden("llada-gqa", dir), &config, &err), &err);
+    assert_string_equal(config.family, "llada");
+    assert_int_equal(config.layers, 2);
+    assert_int_equal(config.hidden, 48);
+    assert_int_equal(config.heads, 6);
+    assert_int_equal(config.kv_heads, 2);
+    assert_int_equal(config.head_dim, 8);
+    assert_int_equal(config.ffn, 104);
+    assert_int_equal(config.vocab, 320);
+    assert_int_equal(config.max_sequence, 512);
+    assert_int_equal(config.mask_id, 312);
+    assert_int_equal(config.eos_id, 301);
+    assert_true(config.norm_eps == 1e-5f && config.rope_theta == 10000 && !config.tied);
+    assert_int_equal(caloris_model_parameters(&config), 292800 / 4);
+}
+
+/* n_kv_heads null means as many as heads: right for a model that is so, and told by a shape for one
+ * that is not. */
+static void test_kv_heads_unsaid(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llada", "llada-gqa"};
+    for (size_t i = 0; i < 2; i++) {
+        char from[MODEL_PATH], dir[MODEL_PATH];
+        struct caloris_err err = {0};
+        struct caloris_model_config config;
+        struct caloris_model_split split;
+        uint64_t memory, read;
+        model_make_dir(dir);
+        model_copy(model_golden(names[i], from), dir);
+        json_t *json = model_read_json(dir, "config.json");
+        json_object_set_new(json, "n_kv_heads", json_null());
+        model_write_json(dir, "config.json", json);
+        json_decref(json);
+        expect_ok(caloris_model_config_load(dir, &config, &err), &err);
+        assert_int_equal(config.kv_heads, 6);
+        if (i == 0) {
+            check_model(dir, 1, NULL);
+            check_model(dir, 5, NULL);
+        } else {
+            caloris_model_split(&config, 1, 0, &split);
+            expect_complaint(caloris_weights_plan(dir, &config, &split, &memory, &read, &err), &err,
+                             CALORIS_BAD_MODEL,
+                             "blocks.0.k_proj.weight: shape is 16 x 48, config.json wants 48 x 48");
+        }
+        model_remove_dir(dir);
+    }
+}
+
+static void test_config_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *complaint;
+    } cases[] = {
+        {"", "/config.json:"},
+        {"{\"model_type\": \"llada\",", "/config.json:1:"},
+        {"[]", "/config.json does not hold a JSON object"},
+        {"{\"a\": 1, \"a\": 2}", "duplicate object key"},
+    };
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    model_make_dir(dir);
+    expect_complaint(caloris_model_config_load(dir, &config, &err), &err, CALORIS_BAD_MODEL,
+                     "/config.json: No such file or directory");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        model_write(dir, "config.json", cases[i].text, strlen(cases[i].text));
+        expect_complaint(caloris_model_config_load(dir, &config, &err), &err, CALORIS_BAD_MODEL,
+                         cases[i].complaint);
+    }
+    size_t n = (1 << 20) + 1;
+    char *blanks = malloc(n);
+    assert_non_null(blanks);
+    memset(blanks, ' ', n);
+    model_write(dir, "config.json", blanks, n);
+    free(blanks);
+    expect_complaint(caloris_model_config_load(dir, &config, &err), &err, CALORIS_BAD_MODEL,
+                     "/config.json has 1048577 bytes, at most 1048576 are read");
+    model_remove_dir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_config_values),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_config_files),
+        cmocka_unit_test(test_kv_heads_unsaid),
+        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_shares_make_the_model),
+        cmocka_unit_test(test_pool_reads_the_same),
+        cmocka_unit_test(test_little_model),
+        cmocka_unit_test(test_bytes_are_those_planned),
+        cmocka_unit_test(test_ranks_read_each_byte_once),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_invented),
+        cmocka_unit_test(test_invented_layers_share_memory),
+        cmocka_unit_test(test_synthetic_shapes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
