@@ -52,8 +52,9 @@ void comm_name_failure(struct caloris_err *to, int rank, const char *host,
 /* Cores that the calling thread may run on. */
 int comm_cores(void);
 
-/* A communicator of open_mpi, from now on with messages between all ranks, as if they were on different hosts.
- * Collective. For tests and benchmarks. */
+/* A communicator of open_mpi sends messages between all ranks from now on, as if they were on different hosts; and takes
+ * the best way again. Collective. For tests and benchmarks. */
 void comm_mpi_use_messages(struct caloris_comm *comm);
+void comm_mpi_use_best(struct caloris_comm *comm);
 
 #endif

@@ -372,7 +372,6 @@ static int share_memory(struct world *world, char name[SHARED_NAME], struct calo
     wait->nap_ms = NAP_MS;
     wait->pulse = look_at_mpi;
     wait->pulse_arg = world;
-    comm->ops = &shared_ops;
     return 0;
 }
 
@@ -391,6 +390,7 @@ static int choose_path(struct world *world, struct caloris_err *err)
     int rc = share_memory(world, name, err);
     if (comm->rank == 0)
         shared_unlink(name);
+    comm_mpi_use_best(comm);
     return rc;
 }
 
@@ -444,4 +444,9 @@ fail:
 void comm_mpi_use_messages(struct caloris_comm *comm)
 {
     comm->ops = &message_ops;
+}
+
+void comm_mpi_use_best(struct caloris_comm *comm)
+{
+    comm->ops = world_of(comm)->shared ? &shared_ops : &message_ops;
 }
