@@ -1,0 +1,196 @@
+/* Who shares a step, and the plan that comes of it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/err.h"
+#include "coordinator/schedule/pack.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MEMBERS = 4, MASK = 9, CANVAS = 8 };
+
+/* ---- turns ------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    size_t rows[MEMBERS]; /* 0: no such member */
+    uint64_t last_turn[MEMBERS];
+    size_t max_rows;
+    const char *chosen;
+} turns[] = {
+    {"all fit", {3, 4, 5}, {0, 0, 0}, 12, "012"},
+    {"the last does not fit", {3, 4, 5}, {0, 0, 0}, 11, "01"},
+    {"a smaller one fills what is left", {3, 6, 2}, {0, 0, 0}, 8, "02"},
+    {"who waited longest goes first", {3, 4, 5}, {7, 7, 6}, 8, "02"},
+    {"the longest wait beats the early arrival", {8, 8}, {5, 4}, 8, "1"},
+    {"nobody", {0}, {0}, 8, ""},
+};
+
+static void takes_turns(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(turns) / sizeof(turns[0]); i++) {
+        struct caloris_member members[MEMBERS] = {0}, *list[MEMBERS], *chosen[MEMBERS];
+        size_t n = 0;
+        for (; n < MEMBERS && turns[i].rows[n] > 0; n++) {
+            members[n].denoise.length = turns[i].rows[n];
+            members[n].partner = CALORIS_NO_SLOT;
+            members[n].arrival = n;
+            members[n].last_turn = turns[i].last_turn[n];
+            list[n] = &members[n];
+        }
+        const size_t count = caloris_pack_choose(list, n, turns[i].max_rows, chosen);
+        char found[MEMBERS + 1] = "";
+        for (size_t k = 0; k < count; k++)
+            found[k] = (char)('0' + (chosen[k] - members));
+        if (strcmp(found, turns[i].chosen) != 0)
+            fail_msg("%s: expected \"%s\", found \"%s\"", turns[i].name, turns[i].chosen, found);
+    }
+}
+
+/* Whatever the sizes, everybody has a turn within as many steps as there are members. */
+static void starves_nobody(void **state)
+{
+    (void)state;
+    struct caloris_member members[MEMBERS] = {0}, *list[MEMBERS], *chosen[MEMBERS];
+    static const size_t rows[MEMBERS] = {10, 1, 9, 2};
+    for (size_t i = 0; i < MEMBERS; i++) {
+        members[i].denoise.length = rows[i];
+        members[i].partner = CALORIS_NO_SLOT;
+        members[i].arrival = i;
+        list[i] = &members[i];
+    }
+    for (uint64_t turn = 1; turn < 100; turn++) {
+        const size_t count = caloris_pack_choose(list, MEMBERS, 10, chosen);
+        size_t sum = 0;
+        for (size_t i = 0; i < count; i++) {
+            sum += chosen[i]->denoise.length;
+            chosen[i]->last_turn = turn;
+        }
+        assert_in_range(sum, 1, 10);
+        for (size_t i = 0; i < MEMBERS; i++)
+            assert_true(turn - members[i].last_turn < MEMBERS);
+    }
+}
+
+static void counts_both_canvases_under_guidance(void **state)
+{
+    (void)state;
+    struct caloris_member member = {.denoise = {.length = 7}, .partner = CALORIS_NO_SLOT};
+    assert_int_equal(caloris_member_rows(&member), 7);
+    member.partner = 3;
+    assert_int_equal(caloris_member_rows(&member), 14);
+}
+
+/* ---- the plan ---------------------------------------------------------------------------------- */
+
+static void start(struct caloris_member *member, int32_t canvas[CANVAS], size_t prompt,
+                  double cfg_scale)
+{
+    struct caloris_job_params params;
+    struct caloris_err err;
+    caloris_job_params_default(&params);
+    params.mask_id = MASK;
+    params.gen_length = CANVAS - (uint32_t)prompt;
+    params.block_length = 2;
+    params.cfg_scale = cfg_scale;
+    assert_int_equal(caloris_denoise_start(&member->denoise, &params, canvas, CANVAS, prompt, &err),
+                     0);
+    member->reveals = calloc(CANVAS, sizeof(*member->reveals));
+    assert_non_null(member->reveals);
+    member->n_reveals = 0;
+}
+
+static void packs_admissions_writes_and_wants(void **state)
+{
+    (void)state;
+    struct caloris_pack pack;
+    struct caloris_err err;
+    int32_t plain_canvas[CANVAS] = {1, 2, 3, 4, MASK, MASK, MASK, MASK};
+    int32_t guided_canvas[CANVAS] = {5, MASK, 6, MASK, MASK, MASK, MASK, MASK};
+    struct caloris_member plain = {.slot = 4, .partner = CALORIS_NO_SLOT};
+    struct caloris_member guided = {.slot = 0, .partner = 2};
+    start(&plain, plain_canvas, 4, 0);
+    start(&guided, guided_canvas, 3, 1);
+    assert_int_equal(caloris_pack_init(&pack, 5, CANVAS, 3 * CANVAS, &err), 0);
+
+    caloris_pack_begin(&pack);
+    caloris_pack_release(&pack, 4);
+    caloris_pack_admit(&pack, &plain);
+    caloris_pack_admit(&pack, &guided);
+    caloris_pack_step(&pack, &plain);
+    caloris_pack_step(&pack, &guided);
+    const struct caloris_step_plan *plan = &pack.plan;
+    assert_true(plan->n_releases == 1 && plan->releases[0] == 4);
+    assert_int_equal(plan->n_admissions, 3);
+    static const uint32_t slots[3] = {4, 0, 2};
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(plan->admissions[i].slot, slots[i]);
+        assert_int_equal(plan->admissions[i].length, CANVAS);
+        assert_int_equal(plan->admissions[i].ids_first, i * CANVAS);
+        assert_int_equal(plan->spans[i].slot, slots[i]);
+        assert_int_equal(plan->spans[i].count, CANVAS);
+    }
+    assert_memory_equal(plan->ids, plain_canvas, sizeof(plain_canvas));
+    assert_memory_equal(plan->ids + CANVAS, guided_canvas, sizeof(guided_canvas));
+    for (size_t i = 0; i < CANVAS; i++)
+        assert_int_equal(plan->ids[2 * CANVAS + i], MASK); /* the unconditional canvas */
+    assert_int_equal(plan->n_rules, 2);
+    assert_int_equal(plan->n_writes, 0);
+    static const struct caloris_want wants[] = {
+        {0, 4, CALORIS_NO_PARTNER, 0},
+        {0, 5, CALORIS_NO_PARTNER, 0},
+        {1, 1, 2, 1},
+        {1, 3, 2, 1},
+        {1, 4, 2, 1},
+    };
+    assert_int_equal(plan->n_wants, 5);
+    assert_memory_equal(plan->wants, wants, sizeof(wants));
+
+    /* The hole and a generated position of the guided one are revealed: written to both canvases. */
+    struct caloris_summary summaries[5];
+    struct caloris_candidate candidates[5];
+    for (size_t i = 0; i < 5; i++) {
+        summaries[i] = (struct caloris_summary){.max = 1, .rest = i == 4 ? 9 : 0.01, .found = 1};
+        candidates[i] = (struct caloris_candidate){.id = (int32_t)i + 1, .logit = 1};
+    }
+    const struct caloris_step_result result = {summaries, candidates, 1};
+    assert_int_equal(pack.n_parts, 2);
+    caloris_pack_decide(&pack, &pack.parts[0], &result);
+    caloris_pack_decide(&pack, &pack.parts[1], &result);
+    assert_int_equal(plain.n_reveals, 2);
+    assert_int_equal(guided.n_reveals, 2);
+    assert_int_equal(guided_canvas[1], 3);
+    assert_int_equal(guided_canvas[3], 4);
+
+    /* Only who has part in a step sends its writes; the other's wait. */
+    caloris_pack_begin(&pack);
+    caloris_pack_step(&pack, &guided);
+    static const struct caloris_write writes[] = {{0, 1, 3}, {0, 3, 4}, {2, 1, 3}, {2, 3, 4}};
+    assert_int_equal(plan->n_writes, 4);
+    assert_memory_equal(plan->writes, writes, sizeof(writes));
+    assert_int_equal(guided.n_reveals, 0);
+    assert_int_equal(plain.n_reveals, 2);
+    caloris_pack_begin(&pack);
+    caloris_pack_step(&pack, &guided);
+    assert_int_equal(plan->n_writes, 0);
+
+    free(plain.reveals);
+    free(guided.reveals);
+    caloris_pack_free(&pack);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(takes_turns),
+        cmocka_unit_test(starves_nobody),
+        cmocka_unit_test(counts_both_canvases_under_guidance),
+        cmocka_unit_test(packs_admissions_writes_and_wants),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
