@@ -20,6 +20,10 @@ void caloris_gemm_f32_ref(const struct caloris_gemm_tile *tile)
     }
 }
 
+/* Up to so many rows, reading the weights in place beats packing them (measured: docs/KERNELS.md).
+ * */
+enum { FEW_ROWS = 24 };
+
 /* Called inside pool tasks: OpenBLAS itself runs on this thread alone (blas.c). */
 void caloris_gemm_f32_blas(const struct caloris_gemm_tile *tile)
 {
@@ -28,6 +32,10 @@ void caloris_gemm_f32_blas(const struct caloris_gemm_tile *tile)
     if (in == 0 || in > INT_MAX || tile->rows > INT_MAX || tile->out_count > INT_MAX ||
         tile->x_stride > INT_MAX || tile->y_stride > INT_MAX) {
         caloris_gemm_f32_ref(tile);
+        return;
+    }
+    if (tile->rows <= FEW_ROWS) {
+        caloris_rows()->few(tile);
         return;
     }
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tile->rows, (int)tile->out_count,

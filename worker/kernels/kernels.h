@@ -22,7 +22,7 @@ size_t caloris_dtype_bytes(enum caloris_dtype dtype);
 /* n numbers at from (any alignment) into to. */
 void caloris_convert_to_f32(enum caloris_dtype dtype, const void *from, float *to, size_t n);
 
-/* Index of the first largest of x [n], n > 0. */
+/* Index of the first largest of x [n], n > 0; a NaN counts as larger than any number. */
 size_t caloris_argmax(const float *x, size_t n);
 
 /* *sum += Σ exp(x - max), *moment += Σ (x - max) exp(x - max): the sums of a softmax and of its

@@ -41,6 +41,33 @@ static void add(float *x, const float *y, size_t n)
         x[i] += y[i];
 }
 
+static size_t argmax(const float *x, size_t n)
+{
+    size_t top = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(x[i]))
+            return i;
+        if (x[i] > x[top])
+            top = i;
+    }
+    return top;
+}
+
+static void exp_sums(const float *x, size_t n, float max, double *sum, double *moment)
+{
+    for (size_t i = 0; i < n; i++) {
+        double below = (double)(x[i] - max), weight = exp(below);
+        *sum += weight;
+        *moment += weight > 0 ? below * weight : weight; /* not -inf * 0; a NaN stays one */
+    }
+}
+
+static void guide(float *x, const float *unconditional, float guidance, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = unconditional[i] + (guidance + 1) * (x[i] - unconditional[i]);
+}
+
 static float score(const float *q, const float *k, size_t n)
 {
     float sum = 0;
@@ -84,5 +111,9 @@ const struct caloris_row_kernels caloris_rows_ref = {
     .rope = rope,
     .swiglu = swiglu,
     .add = add,
+    .argmax = argmax,
+    .exp_sums = exp_sums,
+    .guide = guide,
     .attend = attend,
+    .few = caloris_gemm_f32_ref,
 };

@@ -6,12 +6,12 @@
  * attention alone differs.
  */
 #include "worker/kernels/attend_vector.h"
+#include "worker/kernels/few_vector.h"
+#include "worker/kernels/sums_vector.h"
 #include "worker/kernels/table.h"
 #include "worker/kernels/vector.h"
 
 #include <math.h>
-
-enum { SUM_LANES = 16 };
 
 /* In double: the square of an outlier does not overflow, and the order of adding does not show. */
 static double sum_of_squares(const float *x, size_t n)
@@ -86,5 +86,9 @@ const struct caloris_row_kernels ROW_KERNELS = {
     .rope = rope,
     .swiglu = swiglu,
     .add = add,
+    .argmax = argmax,
+    .exp_sums = exp_sums,
+    .guide = guide,
     .attend = attend,
+    .few = few,
 };

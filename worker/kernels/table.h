@@ -25,6 +25,17 @@ enum caloris_isa {
     CALORIS_ISAS
 };
 
+/* A tile of y = x * matrixᵀ (+ y): rows of x, outputs [out_first, out_first + out_count), at y +
+ * out_first. */
+struct caloris_gemm_tile {
+    const struct caloris_matrix *matrix;
+    const float *x;
+    float *y;
+    size_t x_stride, y_stride;
+    size_t rows, out_first, out_count;
+    float beta;
+};
+
 /* One row at a time (attention: some query rows of one head). What a row becomes never depends on
  * other rows, and the vector entries of all but attend give the same bits: they add in the same
  * order and fuse no multiply-add. */
@@ -39,26 +50,21 @@ struct caloris_row_kernels {
     /* y[i] = silu(gate[i]) * up[i], i < n */
     void (*swiglu)(const float *gate, const float *up, size_t n, float *y);
     void (*add)(float *x, const float *y, size_t n);
+    /* See kernels.h. */
+    size_t (*argmax)(const float *x, size_t n);
+    void (*exp_sums)(const float *x, size_t n, float max, double *sum, double *moment);
+    void (*guide)(float *x, const float *unconditional, float guidance, size_t n);
     /* Query rows [first, first + n) of one head, n <= CALORIS_QUERY_TILE. scratch:
      * caloris_attention_scratch floats. */
     void (*attend)(const struct caloris_attention *canvas, size_t head, size_t first, size_t n,
                    float *scratch);
+    /* The product for a few rows of x, over an fp32 matrix. */
+    void (*few)(const struct caloris_gemm_tile *tile);
 };
 
 enum { CALORIS_QUERY_TILE = 64, CALORIS_KEY_TILE = 64, CALORIS_ATTEND_DIM_UNIT = 16 };
 /* head_dim rounded up to the unit. */
 size_t caloris_attend_dim(size_t head_dim);
-
-/* A tile of y = x * matrixᵀ (+ y): rows of x, outputs [out_first, out_first + out_count), at y +
- * out_first. */
-struct caloris_gemm_tile {
-    const struct caloris_matrix *matrix;
-    const float *x;
-    float *y;
-    size_t x_stride, y_stride;
-    size_t rows, out_first, out_count;
-    float beta;
-};
 
 struct caloris_matrix_kernels {
     enum caloris_isa isa;
