@@ -11,6 +11,22 @@
 
 #include <cmocka.h>
 
+void expect_ok(int rc, const struct caloris_err *err)
+{
+    if (rc != 0)
+        fail_msg("%s", err->text);
+}
+
+void expect_complaint(int rc, const struct caloris_err *err, enum caloris_code code,
+                      const char *complaint)
+{
+    if (rc == 0)
+        fail_msg("accepted; expected: %s", complaint);
+    if (!strstr(err->text, complaint) || err->code != code)
+        fail_msg("%s: \"%s\"; expected %s: \"%s\"", caloris_code_name(err->code), err->text,
+                 caloris_code_name(code), complaint);
+}
+
 static void join(char path[MODEL_PATH], const char *dir, const char *name)
 {
     int n = snprintf(path, MODEL_PATH, "%s/%s", dir, name);

@@ -3,11 +3,20 @@
 #ifndef CALORIS_TEST_MODEL_SUPPORT_H
 #define CALORIS_TEST_MODEL_SUPPORT_H
 
+#include "base/err.h"
+
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum { MODEL_PATH = 512 };
+
+/* Fails the test with the error's text. */
+void expect_ok(int rc, const struct caloris_err *err);
+
+/* Fails the test unless rc is -1 with this code, and complaint is part of the text. */
+void expect_complaint(int rc, const struct caloris_err *err, enum caloris_code code,
+                      const char *complaint);
 
 /* tests/golden/models/NAME. Returns path. */
 const char *model_golden(const char *name, char path[MODEL_PATH]);

@@ -1,4 +1,5 @@
-/* Damaged model folders: each is refused with a line that names the file, the tensor and what is wrong. */
+/* Damaged model folders: each is refused with a line that names the file, the tensor and what is
+ * wrong. */
 #include "model_support.h"
 
 #include "base/err.h"
