@@ -22,7 +22,8 @@ static int cores_by_hwloc(void)
     int cores = 0;
     hwloc_cpuset_t set = hwloc_bitmap_alloc();
     if (set && hwloc_topology_load(topology) == 0) {
-        if (hwloc_get_cpubind(topology, set, HWLOC_CPUBIND_PROCESS) < 0)
+        /* Of this thread: libraries start others that are bound as they like. */
+        if (hwloc_get_cpubind(topology, set, HWLOC_CPUBIND_THREAD) < 0)
             hwloc_bitmap_copy(set, hwloc_topology_get_allowed_cpuset(topology));
         hwloc_bitmap_and(set, set, hwloc_topology_get_allowed_cpuset(topology));
         cores = count_cores(topology, set);
