@@ -25,6 +25,7 @@ enum {
 enum caloris_order { CALORIS_ORDER_CONFIDENCE, CALORIS_ORDER_RANDOM };
 enum caloris_commit { CALORIS_COMMIT_QUOTA, CALORIS_COMMIT_THRESHOLD, CALORIS_COMMIT_FACTOR };
 enum caloris_quota { CALORIS_QUOTA_ALL, CALORIS_QUOTA_BLOCK };
+enum caloris_cache { CALORIS_CACHE_NONE };
 
 /* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of each. */
 struct caloris_job_params {
@@ -36,6 +37,7 @@ struct caloris_job_params {
     double threshold, factor;
     enum caloris_quota quota;
     double temperature, cfg_scale;
+    enum caloris_cache cache;
     int64_t seed; /* -1: draw one */
     bool early_stop;
     int32_t eos_id, eot_id, mask_id; /* -1: what the model says */

@@ -47,6 +47,8 @@ const struct caloris_job_field caloris_job_fields[] = {
      "Gumbel noise on the choice of tokens; 0 takes the most probable", PARAM(temperature)},
     {"cfg_scale", CALORIS_FIELD_REAL, 0, 100, NULL, "0",
      "classifier-free guidance against the masked prompt; doubles the work", PARAM(cfg_scale)},
+    {"cache", CALORIS_FIELD_CHOICE, 0, 0, "none", "none",
+     "what is kept of earlier steps; none computes every row in every step", PARAM(cache)},
     {"seed", CALORIS_FIELD_INT, 0, LARGEST_SEED, NULL, "",
      "of the noise and of order random; drawn and reported where it is not said", PARAM(seed)},
     {"early_stop", CALORIS_FIELD_BOOL, 0, 0, NULL, "true",
@@ -178,7 +180,8 @@ static bool read_text(const struct caloris_job_field *field, const json_t *value
 
 _Static_assert(sizeof(enum caloris_order) == sizeof(unsigned) &&
                    sizeof(enum caloris_commit) == sizeof(unsigned) &&
-                   sizeof(enum caloris_quota) == sizeof(unsigned),
+                   sizeof(enum caloris_quota) == sizeof(unsigned) &&
+                   sizeof(enum caloris_cache) == sizeof(unsigned),
                "read_choice writes an unsigned");
 
 int caloris_job_field_read(const struct caloris_job_field *field, const json_t *value,

@@ -57,7 +57,8 @@ static void takes_every_field(void **state)
               "[M]\"}],\"hole\":\"[M]\",\"chat_template\":\"llada\","
               "\"gen_length\":64,\"block_length\":16,\"order\":\"random\",\"commit\":\"quota\","
               "\"steps\":8,\"threshold\":1,\"factor\":0.5,\"quota\":\"block\",\"temperature\":0.25,"
-              "\"cfg_scale\":1.5,\"seed\":9007199254740991,\"early_stop\":false,\"eos_id\":1,"
+              "\"cfg_scale\":1.5,\"cache\":\"none\",\"seed\":9007199254740991,\"early_stop\":false,"
+              "\"eos_id\":1,"
               "\"eot_id\":2,\"mask_id\":3,\"logits_eos_inf\":true,\"confidence_eos_eot_inf\":true}",
               &job, &err),
         0);
@@ -143,6 +144,7 @@ static const struct {
     {IDS "\"order\":\"sure\"}", "order: \"sure\" is not one of confidence|random"},
     {IDS "\"order\":\"confidence|random\"}", "order: \"confidence|random\" is not"},
     {IDS "\"order\":\"confidence\\u0000\"}", "order: "},
+    {IDS "\"cache\":\"dual\"}", "cache: \"dual\" is not one of none"},
     {IDS "\"commit\":0}", "commit: 0 is not one of quota|threshold|factor"},
     {IDS "\"threshold\":1.01}", "threshold: 1.01 is not a number from 0 to 1"},
     {IDS "\"threshold\":NaN}", "job: no JSON"},
