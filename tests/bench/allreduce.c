@@ -2,10 +2,10 @@
  *
  *   mpirun -n 4 bench_allreduce [floats …]
  *
- * Each repetition starts together (a broadcast) and lasts until the slowest rank is done; medians over repetitions, the
- * three ways taken in turn so that noise of the machine hits all alike. ratio = MPI_Allreduce / ours: above 1, ours is
- * faster. Without arguments: hidden states of 1 … 1024 rows of 4096.
- */
+ * Each repetition starts together (a broadcast) and lasts until the slowest rank is done; medians
+ * over repetitions, the three ways taken in turn so that noise of the machine hits all alike. ratio
+ * = MPI_Allreduce / ours: above 1, ours is faster. Without arguments: hidden states of 1 … 1024
+ * rows of 4096. */
 #include "base/err.h"
 #include "base/size.h"
 #include "base/time.h"

@@ -339,7 +339,8 @@ static int ranks_know_their_neighbours(struct caloris_comm *comm, struct caloris
 
 static int counters_count_what_was_sent(struct caloris_comm *comm, struct caloris_err *err)
 {
-    /* 1000 floats are 63 units of 16; dealt to n ranks, the first ones get one more; the last unit has 8. */
+    /* 1000 floats are 63 units of 16; dealt to n ranks, the first ones get one more; the last unit
+     * has 8. */
     struct verdict verdict = {0, err};
     int size = caloris_comm_size(comm), rank = caloris_comm_rank(comm);
     struct caloris_comm_counters before, after;

@@ -1,5 +1,6 @@
-/* The cases of tests/tools/comm_cases.h under mpirun, by every path there is. Rank 0 reports. With the argument "abort"
- * the last rank ends the world while the others wait for it: mpirun must return 69. */
+/* The cases of tests/tools/comm_cases.h under mpirun, by every path there is. Rank 0 reports. With
+ * the argument "abort" the last rank ends the world while the others wait for it: mpirun must
+ * return 69. */
 #include "base/err.h"
 #include "base/time.h"
 #include "tests/tools/comm_cases.h"

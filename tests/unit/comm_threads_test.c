@@ -63,7 +63,8 @@ static void the_values_tell_orders_apart(void **state)
     assert_in_range(differ, 100, 1000);
 }
 
-/* ---- a rank that leaves ---------------------------------------------------------------------------------------- */
+/* ---- a rank that leaves
+ * ---------------------------------------------------------------------------------------- */
 
 static int do_broadcast(struct caloris_comm *comm, struct caloris_err *err)
 {
@@ -201,7 +202,8 @@ static void a_world_has_at_least_one_rank(void **state)
     assert_int_equal(caloris_comm_run_threads(0, fail_together, NULL, NULL), -1);
 }
 
-/* Tasks that srun started without PMIx: what to do stands in the error, and MPI_Init is not reached. */
+/* Tasks that srun started without PMIx: what to do stands in the error, and MPI_Init is not
+ * reached. */
 static void srun_without_pmix_is_explained(void **state)
 {
     (void)state;

@@ -8,13 +8,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    SPINS_OWN_CORE = 20000, /* some 100 µs: longer than ranks differ in a well balanced layer */
-    SPINS_SHARED_CORE = 20, /* the rank that is waited for may need this very core */
-    SPINS_PER_YIELD = 64,
-    BROKEN = 1,
-    MEETING = 2,
-};
+enum { BROKEN = 1, MEETING = 2 };
+
+/* Before a rank sleeps. With a core of its own: some 100 µs, longer than ranks differ in a balanced
+ * layer. On a shared core: give way often, for the rank that is waited for may need this very core;
+ * 50 yields were two to four times faster than sleeping at once (4 and 7 ranks on 2 cores,
+ * tests/bench/allreduce.c). */
+static const struct {
+    uint32_t looks, looks_per_yield;
+} own_core = {20000, 64}, shared_core = {400, 8};
 
 static void relax(void)
 {
@@ -37,12 +39,15 @@ static void wake_all(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-uint32_t barrier_spins(int ranks, int cores)
+void barrier_set_pace(struct barrier_wait *how, int cores)
 {
-    return ranks <= cores ? SPINS_OWN_CORE : SPINS_SHARED_CORE;
+    bool own = how->ranks <= (uint32_t)cores;
+    how->looks = own ? own_core.looks : shared_core.looks;
+    how->looks_per_yield = own ? own_core.looks_per_yield : shared_core.looks_per_yield;
 }
 
-/* Has the meeting that was being waited for in `before` been held? (A later break does not undo it.) */
+/* Has the meeting that was being waited for in `before` been held? (A later break does not undo
+ * it.) */
 static bool was_held(uint32_t before, uint32_t now)
 {
     return (now & ~(uint32_t)BROKEN) != before;
@@ -62,8 +67,8 @@ int barrier_meet(struct barrier *barrier, const struct barrier_wait *how)
     }
 
     uint32_t now = before;
-    for (uint32_t look = 1; look <= how->spins && now == before; look++) {
-        if (look % SPINS_PER_YIELD == 0)
+    for (uint32_t look = 1; look <= how->looks && now == before; look++) {
+        if (look % how->looks_per_yield == 0)
             sched_yield();
         else
             relax();

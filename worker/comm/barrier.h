@@ -1,9 +1,9 @@
 /* worker/comm/barrier.h: a meeting point in memory that threads or processes of one host share.
  *
- * A waiting rank spins for as long as that is likely to pay, then sleeps in the kernel (futex), so that oversubscribed
- * ranks leave the core to those who have work. A rank that leaves breaks the barrier: whoever waits for it, now or later,
- * gets an error instead of waiting forever. Zeroed memory is a barrier that nobody has reached yet.
- */
+ * A waiting rank spins for as long as that is likely to pay, then sleeps in the kernel (futex), so
+ * that oversubscribed ranks leave the core to those who have work. A rank that leaves breaks the
+ * barrier: whoever waits for it, now or later, gets an error instead of waiting forever. Zeroed
+ * memory is a barrier that nobody has reached yet. */
 #ifndef CALORIS_BARRIER_H
 #define CALORIS_BARRIER_H
 
@@ -20,14 +20,14 @@ struct barrier {
 /* How a rank waits. */
 struct barrier_wait {
     uint32_t ranks;
-    uint32_t spins;                /* looks before sleeping */
-    uint32_t nap_ms;               /* 0: sleep until woken; else call pulse after each nap */
-    int (*pulse)(void *pulse_arg); /* not 0: give up waiting */
+    uint32_t looks, looks_per_yield; /* before sleeping: see barrier_set_pace */
+    uint32_t nap_ms;                 /* 0: sleep until woken; else call pulse after each nap */
+    int (*pulse)(void *pulse_arg);   /* not 0: give up waiting */
     void *pulse_arg;
 };
 
-/* As many looks as pay when ranks share so many cores. */
-uint32_t barrier_spins(int ranks, int cores);
+/* Sets looks and looks_per_yield to what pays when how->ranks share so many cores. */
+void barrier_set_pace(struct barrier_wait *how, int cores);
 
 /* 0 when all ranks have arrived, -1 when one has left instead (or pulse gave up). */
 int barrier_meet(struct barrier *barrier, const struct barrier_wait *how);

@@ -1,10 +1,10 @@
 /* worker/comm/comm.h: the ranks of one world, and what they say to each other.
  *
- * Three transports (MPI, threads of this process, one rank) give the same bits. Calls are collective: every rank makes
- * them in the same order. A collective that fails on one rank fails the world: its err says what was lost, and the
- * rank must leave by caloris_comm_abort. Sums are taken in rank order in fp32, so results do not depend on arrival
- * and are the same bits on every rank. See docs/ARCHITECTURE.md, "The step".
- */
+ * Three transports (MPI, threads of this process, one rank) give the same bits. Calls are
+ * collective: every rank makes them in the same order. A collective that fails on one rank fails
+ * the world: its err says what was lost, and the rank must leave by caloris_comm_abort. Sums are
+ * taken in rank order in fp32, so results do not depend on arrival and are the same bits on every
+ * rank. See docs/ARCHITECTURE.md, "The step". */
 #ifndef CALORIS_COMM_H
 #define CALORIS_COMM_H
 
@@ -14,16 +14,18 @@
 struct caloris_err;
 struct caloris_comm;
 
-/* The world this process was launched into by mpirun or srun (one rank when by neither). Call once, before starting any
- * thread; collective calls come from the thread that called this. NULL and err on failure. Says so when a launcher
- * started several processes that MPI does not know of (srun without --mpi=pmix). Free with caloris_comm_close. */
+/* The world this process was launched into by mpirun or srun (one rank when by neither). Call once,
+ * before starting any thread; collective calls come from the thread that called this. NULL and err
+ * on failure. Says so when a launcher started several processes that MPI does not know of (srun
+ * without --mpi=pmix). Free with caloris_comm_close. */
 struct caloris_comm *caloris_comm_open_mpi(struct caloris_err *err);
 
 /* A world of one. */
 struct caloris_comm *caloris_comm_open_self(struct caloris_err *err);
 
-/* n ranks as threads of this process: calls body(comm, arg, err) once per rank and returns when all have returned; the
- * comm belongs to this call. -1 and the first failing rank's err if any body failed. */
+/* n ranks as threads of this process: calls body(comm, arg, err) once per rank and returns when all
+ * have returned; the comm belongs to this call. -1 and the first failing rank's err if any body
+ * failed. */
 int caloris_comm_run_threads(int n,
                              int (*body)(struct caloris_comm *, void *arg, struct caloris_err *),
                              void *arg, struct caloris_err *err);
@@ -34,48 +36,55 @@ int caloris_comm_size(const struct caloris_comm *comm);
 /* Name of the host that this rank runs on. */
 const char *caloris_comm_host(const struct caloris_comm *comm);
 
-/* "mpi (Open MPI v4.1.4)", "threads", "self". */
+/* "mpi (Open MPI v4.1.4)", "threads", "self". Ranks of one host that could not share memory say why
+ * behind it. */
 const char *caloris_comm_transport(const struct caloris_comm *comm);
 
-/* How many ranks run on this rank's host, and which of them it is (0-based): for binding and memory. */
+/* How many ranks run on this rank's host, and which of them it is (0-based): for binding and
+ * memory. */
 void caloris_comm_neighbours(const struct caloris_comm *comm, int *index, int *count);
 
 /* n bytes from rank 0 to everybody. The receiver waits actively: for use inside a step. */
-int caloris_comm_broadcast(struct caloris_comm *comm, void *bytes, size_t n, struct caloris_err *err);
+int caloris_comm_broadcast(struct caloris_comm *comm, void *bytes, size_t n,
+                           struct caloris_err *err);
 
-/* The same, for "what shall we do next": a waiting rank tests and sleeps with back-off up to 1 ms, so that an idle world
- * burns no core (conventions: a blocked MPI call does). */
+/* The same, for "what shall we do next": a waiting rank tests and sleeps with back-off up to 1 ms,
+ * so that an idle world burns no core (a blocked MPI call burns one). */
 int caloris_comm_broadcast_idle(struct caloris_comm *comm, void *bytes, size_t n,
                                 struct caloris_err *err);
 
-/* bytes [n] of every rank, in rank order, into all [size * n] on rank 0 (all is ignored elsewhere). */
+/* bytes [n] of every rank, in rank order, into all [size * n] on rank 0 (ignored elsewhere). */
 int caloris_comm_gather(struct caloris_comm *comm, const void *bytes, size_t n, void *all,
                         struct caloris_err *err);
 
-/* Scratch that an all-reduce of up to count floats needs. */
+/* Scratch that an all-reduce of up to count floats needs: at most some count floats; SIZE_MAX when
+ * that does not fit. */
 size_t caloris_comm_scratch_bytes(const struct caloris_comm *comm, size_t count);
 
-/* x[i] = sum over ranks of x[i], i < count: two-shot (each rank sums its slice in rank order in fp32, then all gather the
- * slices). scratch: caloris_comm_scratch_bytes(comm, count), 64-byte aligned. Allocates nothing. */
+/* x[i] = sum over ranks of x[i], i < count: two-shot (each rank sums its slice in rank order in
+ * fp32, then all gather the slices). scratch: caloris_comm_scratch_bytes(comm, count), 64-byte
+ * aligned. Allocates nothing. */
 int caloris_comm_allreduce_f32(struct caloris_comm *comm, float *x, size_t count, void *scratch,
                                struct caloris_err *err);
 
-/* The same sum by the transport's own means (MPI_Allreduce; a plain loop over the ranks): what tests and benchmarks hold
- * ours against. Its rounding may differ. */
+/* The same sum by the transport's own means (MPI_Allreduce; a plain loop over the ranks): what
+ * tests and benchmarks hold ours against. Its rounding may differ. */
 int caloris_comm_allreduce_reference_f32(struct caloris_comm *comm, float *x, size_t count,
                                          void *scratch, struct caloris_err *err);
 
-/* Agree after a stage that can fail on one rank: mine is NULL when this rank is fine, else its error. Returns 0 on every
- * rank when all are fine; else -1 everywhere with err the same text on all: the lowest failing rank, its host and text. */
+/* Agree after a stage that can fail on one rank: mine is NULL when this rank is fine, else its
+ * error. Returns 0 on every rank when all are fine; else -1 everywhere with err the same text on
+ * all: the lowest failing rank, its host and text. */
 int caloris_comm_agree(struct caloris_comm *comm, const struct caloris_err *mine,
                        struct caloris_err *err);
 
-/* Leaves without the others: ends the whole world with this exit code (MPI_Abort). For when a collective failed. In a
- * thread world: wakes every rank that waits in a collective, which then fails with PEER_LOST, and returns. */
+/* Leaves without the others: ends the whole world with this exit code (MPI_Abort). For when a
+ * collective failed. In a thread world: wakes every rank that waits in a collective, which then
+ * fails with PEER_LOST, and returns. */
 void caloris_comm_abort(struct caloris_comm *comm, int exit_code);
 
-/* Seconds this rank has spent in all-reduces: moving and summing, and of these waiting for ranks that were late; and
- * bytes this rank sent in them. Monotonic; never reset. */
+/* Seconds this rank has spent in all-reduces: moving and summing, and of these waiting for ranks
+ * that were late; and bytes this rank sent in them. Monotonic; never reset. */
 struct caloris_comm_counters {
     double allreduce_s;
     double wait_s;

@@ -1,8 +1,7 @@
 /* worker/comm/comm_impl.h: what the transports share. Stays inside the folder (and its tests).
  *
- * A transport is a table of functions and a struct that begins with struct caloris_comm. comm.c calls through the
- * table and keeps the counters, so that they mean the same everywhere.
- */
+ * A transport is a table of functions and a struct that begins with struct caloris_comm. comm.c
+ * calls through the table and keeps the counters, so that they mean the same everywhere. */
 #ifndef CALORIS_COMM_IMPL_H
 #define CALORIS_COMM_IMPL_H
 
@@ -22,7 +21,8 @@ struct comm_ops {
     int (*gather)(struct caloris_comm *, const void *bytes, size_t n, void *all,
                   struct caloris_err *);
     size_t (*scratch_bytes)(const struct caloris_comm *, size_t count);
-    /* *wait_ns: how long until the last rank's data had arrived. Never called with count 0 or in a world of one. */
+    /* *wait_ns: how long until the last rank's data had arrived. Never called with count 0 or in a
+     * world of one. */
     int (*allreduce)(struct caloris_comm *, float *x, size_t count, void *scratch,
                      uint64_t *wait_ns, struct caloris_err *);
     int (*allreduce_reference)(struct caloris_comm *, float *x, size_t count, void *scratch,
@@ -52,8 +52,8 @@ void comm_name_failure(struct caloris_err *to, int rank, const char *host,
 /* Cores that the calling thread may run on. */
 int comm_cores(void);
 
-/* A communicator of open_mpi sends messages between all ranks from now on, as if they were on different hosts; and takes
- * the best way again. Collective. For tests and benchmarks. */
+/* A communicator of open_mpi sends messages between all ranks from now on, as if they were on
+ * different hosts; and takes the best way again. Collective. For tests and benchmarks. */
 void comm_mpi_use_messages(struct caloris_comm *comm);
 void comm_mpi_use_best(struct caloris_comm *comm);
 

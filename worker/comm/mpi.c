@@ -32,7 +32,8 @@ static struct world *world_of(struct caloris_comm *comm)
     return (struct world *)comm; /* comm is its first member */
 }
 
-/* 0, or -1 with what MPI says. With Open MPI 4 a call rarely returns after a peer is gone; when it does, it is this. */
+/* 0, or -1 with what MPI says. With Open MPI 4 a call rarely returns after a peer is gone; when it
+ * does, it is this. */
 static int check(const struct caloris_comm *comm, int code, const char *doing,
                  struct caloris_err *err)
 {
@@ -121,7 +122,8 @@ static int reference(struct caloris_comm *comm, float *x, size_t count, void *sc
     return 0;
 }
 
-/* The lowest failing rank, then its error. Stages may take a rank minutes (loading), so nobody blocks in MPI here. */
+/* The lowest failing rank, then its error. Stages may take a rank minutes (loading), so nobody
+ * blocks in MPI here. */
 static int agree(struct caloris_comm *comm, const struct caloris_err *mine, struct caloris_err *err)
 {
     struct world *world = world_of(comm);
@@ -150,7 +152,8 @@ static void abort_world(struct caloris_comm *comm, int exit_code)
     MPI_Abort(world_of(comm)->mpi, exit_code);
 }
 
-/* ---- all-reduce in shared memory ------------------------------------------------------------------------------- */
+/* ---- all-reduce in shared memory
+ * ------------------------------------------------------------------------------- */
 
 static size_t no_scratch(const struct caloris_comm *comm, size_t count)
 {
@@ -168,7 +171,8 @@ static int allreduce_shared(struct caloris_comm *comm, float *x, size_t count, v
                            comm->rank, comm->host);
 }
 
-/* A rank that waits in shared memory still owes MPI a look now and then: messages that it has sent may need it. */
+/* A rank that waits in shared memory still owes MPI a look now and then: messages that it has sent
+ * may need it. */
 static int look_at_mpi(void *arg)
 {
     struct world *world = arg;
@@ -179,7 +183,8 @@ static int look_at_mpi(void *arg)
                : -1;
 }
 
-/* ---- all-reduce by messages ------------------------------------------------------------------------------------ */
+/* ---- all-reduce by messages
+ * ------------------------------------------------------------------------------------ */
 
 /* A slot for every other rank's part of my slice. */
 static size_t messages_scratch(const struct caloris_comm *comm, size_t count)
@@ -192,7 +197,8 @@ static size_t messages_scratch(const struct caloris_comm *comm, size_t count)
     return bytes;
 }
 
-/* Posts a send to and a receive from every other rank, nearest first, so that not all begin with rank 0; waits. */
+/* Posts a send to and a receive from every other rank, nearest first, so that not all begin with
+ * rank 0; waits. */
 struct exchange {
     float *x;
     float *slots; /* NULL: second shot, straight into x */
@@ -261,7 +267,8 @@ static int allreduce_messages(struct caloris_comm *comm, float *x, size_t count,
     return exchange(world, &sums, err);
 }
 
-/* ---- opening and closing --------------------------------------------------------------------------------------- */
+/* ---- opening and closing
+ * --------------------------------------------------------------------------------------- */
 
 static void free_world(struct world *world)
 {
@@ -305,9 +312,10 @@ static const struct comm_ops message_ops = {
     .close = close_world,
 };
 
-/* srun without a PMIx plugin starts processes that MPI takes for worlds of one, or aborts in MPI_Init with a page of
- * text. A step's tasks know their number; PMIx, PMI and mpirun each leave a mark. (SLURM_NTASKS would not do: it is set
- * in batch scripts too, where a world of one is fine.) */
+/* srun without a PMIx plugin starts processes that MPI takes for worlds of one, or aborts in
+ * MPI_Init with a page of text. A step's tasks know their number; PMIx, PMI and mpirun each leave a
+ * mark. (SLURM_NTASKS would not do: it is set in batch scripts too, where a world of one is fine.)
+ */
 static int check_launcher(struct caloris_err *err)
 {
     static const char *const marks[] = {"PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_SIZE"};
@@ -347,8 +355,8 @@ static int find_neighbours(struct world *world, struct caloris_err *err)
     return check(comm, MPI_Comm_free(&host), "MPI_Comm_free", err);
 }
 
-/* All open one piece of memory, or none does. Only a failure of MPI is an error: why there is no shared memory is said
- * in the transport's name. */
+/* All open one piece of memory, or none does. Only a failure of MPI is an error: why there is no
+ * shared memory is said in the transport's name. */
 static int share_memory(struct world *world, char name[SHARED_NAME], struct caloris_err *err)
 {
     struct caloris_comm *comm = &world->comm;

@@ -103,7 +103,7 @@ struct shared *shared_open(int rank, int size, char name[SHARED_NAME], struct ca
     shared->memory = memory;
     shared->barrier = memory;
     shared->wait.ranks = (uint32_t)size;
-    shared->wait.spins = barrier_spins(size, comm_cores());
+    barrier_set_pace(&shared->wait, comm_cores());
     return shared;
 fail:
     if (fd >= 0)
@@ -164,8 +164,9 @@ static void fetch_slices(struct shared *shared, float *x, size_t n, unsigned buf
 
 /* put 0 | sum 0, put 1 | fetch 0, sum 1, put 2 | fetch 1, sum 2, put 3 | …      (| is a meeting)
  *
- * Between two meetings a slow rank may fetch chunk k-1 while a fast one sums k and puts k+1: three buffers in turn keep
- * them apart. The turn goes on from call to call, so that no meeting is needed at the end. */
+ * Between two meetings a slow rank may fetch chunk k-1 while a fast one sums k and puts k+1: three
+ * buffers in turn keep them apart. The turn goes on from call to call, so that no meeting is needed
+ * at the end. */
 int shared_allreduce(struct shared *shared, float *x, size_t count, uint64_t *wait_ns)
 {
     put(shared, x, chunk_at(0, count));

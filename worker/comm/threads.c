@@ -86,8 +86,9 @@ static size_t scratch_bytes(const struct caloris_comm *comm, size_t count)
     return bytes;
 }
 
-/* In place, without a copy: rank r reads slice r of everybody and writes it into its own x, where nobody else reads
- * or writes it before the second meeting; then each fetches the slices of the others. */
+/* In place, without a copy: rank r reads slice r of everybody and writes it into its own x, where
+ * nobody else reads or writes it before the second meeting; then each fetches the slices of the
+ * others. */
 static int allreduce(struct caloris_comm *comm, float *x, size_t count, void *scratch,
                      uint64_t *wait_ns, struct caloris_err *err)
 {
@@ -198,12 +199,13 @@ int caloris_comm_run_threads(int n,
     int rc = -1;
     size_t bytes;
     struct world world = {
-        .how = {.ranks = (uint32_t)n, .spins = barrier_spins(n, comm_cores())},
+        .how = {.ranks = (uint32_t)n},
         .size = n,
         .board = calloc((size_t)n, sizeof(*world.board)),
         .body = body,
         .arg = arg,
     };
+    barrier_set_pace(&world.how, comm_cores());
     struct member *members = NULL;
     if (caloris_size_mul((size_t)n, sizeof(*members), &bytes))
         members = aligned_alloc(COMM_CACHE_LINE, bytes);
