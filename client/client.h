@@ -1,0 +1,85 @@
+/* client/client.h: a gateway's jobs, from a program: submit, ask, watch, fetch.
+ *
+ * One client speaks to one gateway over one connection and belongs to one thread. Every request may be repeated without harm
+ * (a submission carries a key made of random bytes), so when the gateway goes away the client dials again, says what it
+ * watches again, and repeats the request. Answers are the messages of proto/caloris.proto; each call says which one.
+ */
+#ifndef CALORIS_CLIENT_H
+#define CALORIS_CLIENT_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/caloris.pb-c.h"
+
+struct caloris_err;
+struct caloris_client;
+
+enum {
+    CALORIS_CLIENT_MAX_WATCHES = 4096, /* jobs watched at a time */
+    CALORIS_CLIENT_MAX_ENDPOINT = 256, /* bytes */
+    CALORIS_CLIENT_MAX_NAME = 64,      /* bytes of a cluster's name */
+};
+
+struct caloris_client_options {
+    const char *endpoint;
+    uint64_t timeout_ms; /* for an answer, and for the first connection */
+    uint64_t
+        patience_ms; /* while waiting for events: how long a gateway that went away is dialled */
+    const volatile sig_atomic_t
+        *stop; /* may be NULL; becomes not 0: the call returns with CANCELLED */
+    void (*notice)(void *arg, const char *text); /* lost, found again; may be NULL */
+    void *notice_arg;
+};
+
+/* Dials and says hello. NULL and err: UNREACHABLE names the endpoint, REFUSED the versions. Strings are copied. */
+struct caloris_client *caloris_client_open(const struct caloris_client_options *options,
+                                           struct caloris_err *err);
+void caloris_client_close(struct caloris_client *client);
+
+/* Which gateway this is: its own words ("caloris-gateway 0.1.0"). Valid until the next call. */
+const char *caloris_client_agent(const struct caloris_client *client);
+
+typedef Caloris__Wire__GatewayToClient caloris_answer;
+void caloris_answer_free(caloris_answer *answer); /* NULL is fine */
+
+/* The number of the job in json [n] (one object of JOBS.md), once it is on the gateway's disk. */
+int caloris_client_submit(struct caloris_client *client, const char *json, size_t n, uint64_t *job,
+                          struct caloris_err *err);
+
+/* Each NULL and err (NOT_FOUND: no such job), else an answer to free. */
+caloris_answer *caloris_client_show(struct caloris_client *client, uint64_t job,
+                                    struct caloris_err *err); /* ->status */
+caloris_answer *caloris_client_results(struct caloris_client *client, uint64_t job,
+                                       struct caloris_err *err); /* ->result; AGAIN: not finished */
+caloris_answer *caloris_client_list(struct caloris_client *client, bool finished, uint32_t limit,
+                                    uint64_t before, struct caloris_err *err); /* ->list */
+caloris_answer *caloris_client_cluster(struct caloris_client *client,
+                                       struct caloris_err *err); /* ->cluster */
+int caloris_client_cancel(struct caloris_client *client, uint64_t job, struct caloris_err *err);
+
+/* From now on caloris_client_next tells what happens to the job; its present state comes first. canvas: every step's cells. */
+int caloris_client_watch(struct caloris_client *client, uint64_t job, bool canvas,
+                         struct caloris_err *err);
+int caloris_client_unwatch(struct caloris_client *client, uint64_t job, struct caloris_err *err);
+
+/* 1 and *event (->event; free it), 0 when nothing came in wait_ms, -1 and err. A gateway that goes away meanwhile is
+ * dialled for patience_ms, then it is UNREACHABLE; afterwards every watched job tells its state anew. */
+int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris_answer **event,
+                        struct caloris_err *err);
+
+/* ---- clusters by name: ~/.caloris/NAME ------------------------------------------------------------------------- */
+
+/* The endpoint in the file of that cluster. NULL: "default". UNREACHABLE when there is none. */
+int caloris_cluster_find(const char *name, char endpoint[CALORIS_CLIENT_MAX_ENDPOINT],
+                         struct caloris_err *err);
+
+/* Writes the file, mode 0600. */
+int caloris_cluster_write(const char *name, const char *endpoint, struct caloris_err *err);
+
+/* Removes the file if it still names this endpoint. */
+void caloris_cluster_remove(const char *name, const char *endpoint);
+
+#endif

@@ -1,0 +1,117 @@
+/* caloris: the command. A table of verbs; each has its file. */
+#include "client/cmd/cmd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct verb verbs[] = {
+    {"up", "[-- COMMAND…]", 0, MAX_OPERANDS, 0, "start a gateway and a group on this machine",
+     "Starts a gateway and a group of ranks on this machine, in a private directory, and restarts "
+     "whichever of them dies. With a command: runs it inside (CALORIS_ENDPOINT is set), stops "
+     "everything and returns the command's exit code. Without one: serves until Ctrl-C, as the "
+     "cluster of --cluster.",
+     up_options, verb_up},
+    {"run", "PROMPT", 0, 1, WANTS_GATEWAY | WANTS_JOB, "submit a job, wait, print its text",
+     "Submits a job, shows its text as it settles and prints it. The prompt becomes one user "
+     "message; \"-\" reads it from stdin. A line of figures goes to stderr. Ctrl-C cancels the "
+     "job.",
+     run_options, verb_run},
+    {"submit", "PROMPT", 0, 1, WANTS_GATEWAY | WANTS_JOB, "submit a job, print its number",
+     "Submits a job and prints its number alone, once the job is on the gateway's disk. The prompt "
+     "becomes one user message; \"-\" reads it from stdin.",
+     submit_options, verb_submit},
+    {"watch", "JOB", 1, 1, WANTS_GATEWAY, "see what happens to a job until it ends",
+     "Shows a job until it ends, then its text: painted on a terminal, else a line for each step.",
+     follow_options, verb_watch},
+    {"wait", "JOB…", 1, MAX_OPERANDS, WANTS_GATEWAY, "wait until jobs have ended",
+     "Waits until the jobs have ended. Exit code 0 when all are done, 1 when one failed or was "
+     "cancelled.",
+     NULL, verb_wait},
+    {"list", NULL, 0, 0, WANTS_GATEWAY, "jobs, queued and running ones first of all",
+     "A table of the jobs that are queued or run; with -a of all jobs, newest first.", list_options,
+     verb_list},
+    {"show", "JOB", 1, 1, WANTS_GATEWAY, "all that is known of a job",
+     "Prints the state of a job and the request as it was submitted.", NULL, verb_show},
+    {"results", "JOB", 1, 1, WANTS_GATEWAY, "the text of a finished job",
+     "Prints the text of a finished job alone, with --json the whole result. Results stay: this "
+     "may "
+     "be asked as often as wanted. Exit code 75: the job has not ended.",
+     NULL, verb_results},
+    {"cancel", "JOB…", 1, MAX_OPERANDS, WANTS_GATEWAY, "cancel jobs",
+     "Cancels jobs. A job that has ended stays as it is.", NULL, verb_cancel},
+    {"cluster", NULL, 0, 0, WANTS_GATEWAY, "the groups that serve",
+     "A table of the groups that are connected to the gateway.", NULL, verb_cluster},
+};
+
+/* These are about tensors: caloris-engine does them, and has their help. */
+static const struct {
+    const char *name, *summary;
+} engine_verbs[] = {
+    {"plan", "how a model is split over ranks, and the bytes of each"},
+    {"shard", "write a model in the form that ranks load fastest"},
+    {"doctor", "what this machine offers: cores, binding, BLAS, MPI"},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void print_help(FILE *to)
+{
+    fputs("Usage: caloris VERB [options] …\n\n"
+          "Serves masked-diffusion language models: submits jobs to a gateway and shows them.\n\n",
+          to);
+    for (size_t i = 0; i < COUNT(verbs); i++)
+        fprintf(to, "  %-9s %s\n", verbs[i].name, verbs[i].summary);
+    for (size_t i = 0; i < COUNT(engine_verbs); i++)
+        fprintf(to, "  %-9s %s\n", engine_verbs[i].name, engine_verbs[i].summary);
+    fputs("\n\"caloris VERB --help\" tells more. The gateway is the one of --endpoint, of\n"
+          "CALORIS_ENDPOINT, or of the cluster's file in ~/.caloris.\n\n"
+          "Exit codes: 0 done, 1 a job failed or was cancelled, 2 usage or configuration,\n"
+          "3 no gateway answers, 4 refused, 5 no such job, 75 not yet: try again later,\n"
+          "130 interrupted.\n",
+          to);
+}
+
+static int run_verb(const struct verb *verb, int argc, char **argv)
+{
+    struct invocation in = {.verb = verb};
+    struct caloris_err err = {0};
+    bool done = false;
+    int rc = EXIT_DONE;
+    if (cmd_parse(&in, verb, argc, argv, &done, &err) < 0)
+        rc = cmd_fail(&in, &err);
+    else if (!done)
+        rc = verb->run(&in);
+    cmd_release(&in);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && rc == EXIT_DONE) {
+        fprintf(stderr, "caloris %s: cannot write to stdout\n", verb->name);
+        rc = caloris_exit_client(CALORIS_IO);
+    }
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : NULL;
+    for (size_t i = 0; name && i < COUNT(verbs); i++) {
+        if (strcmp(name, verbs[i].name) == 0)
+            return run_verb(&verbs[i], argc - 1, argv + 1);
+    }
+    for (size_t i = 0; name && i < COUNT(engine_verbs); i++) {
+        if (strcmp(name, engine_verbs[i].name) == 0)
+            return verb_engine(argc - 1, argv + 1);
+    }
+    if (name &&
+        (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0 || strcmp(name, "-h") == 0)) {
+        print_help(stdout);
+        return EXIT_DONE;
+    }
+    if (name && strcmp(name, "--version") == 0) {
+        puts("caloris " CALORIS_VERSION);
+        return EXIT_DONE;
+    }
+    if (name)
+        fprintf(stderr, "caloris: no verb %s\n", name);
+    print_help(stderr);
+    return caloris_exit_client(CALORIS_USAGE);
+}
