@@ -263,6 +263,8 @@ void model_spec_little(struct model_spec *spec)
     memset(spec, 0, sizeof(*spec));
     memcpy(spec->tensor, tensors, sizeof(tensors));
     spec->n = MODEL_SPECS;
+    spec->vocab = 32;
+    spec->ffn = 24;
 }
 
 struct model_tensor_spec *model_spec_find(struct model_spec *spec, const char *name)
@@ -313,10 +315,12 @@ void model_spec_write(const struct model_spec *spec, const char *dir)
 {
     char golden[MODEL_PATH];
     json_t *config = model_read_json(model_golden("llada", golden), "config.json");
+    int vocab = (int)spec->vocab;
+    int ffn = (int)spec->ffn;
     json_t *little =
         json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "d_model", 8, "n_layers", 1,
-                  "n_heads", 2, "n_kv_heads", 1, "mlp_hidden_size", 24, "vocab_size", 32,
-                  "embedding_size", 32, "mask_token_id", 31, "eos_token_id", 30);
+                  "n_heads", 2, "n_kv_heads", 1, "mlp_hidden_size", ffn, "vocab_size", vocab,
+                  "embedding_size", vocab, "mask_token_id", 31, "eos_token_id", 30);
     json_object_update(config, little);
     model_write_json(dir, "config.json", config);
     json_decref(config);

@@ -57,6 +57,7 @@ enum { MODEL_SPECS = 12, MODEL_SPECS_MAX = 16 };
 struct model_spec {
     struct model_tensor_spec tensor[MODEL_SPECS_MAX];
     size_t n;
+    size_t vocab, ffn; /* of config.json; changing them changes no tensor */
 };
 
 void model_spec_little(struct model_spec *spec);

@@ -274,6 +274,27 @@ static void test_pool_reads_the_same(void **state)
     caloris_pool_free(pool);
 }
 
+/* Tensors larger than a staging buffer, and column slices that fill several. */
+static void test_long_tensors(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct model_spec spec;
+    model_make_dir(dir);
+    model_spec_little(&spec);
+    spec.vocab = 70001;
+    spec.ffn = 180005;
+    model_spec_find(&spec, "model.transformer.wte.weight")->shape[0] = spec.vocab;
+    model_spec_find(&spec, "model.transformer.ff_out.weight")->shape[0] = spec.vocab;
+    model_spec_find(&spec, "model.transformer.blocks.0.ff_proj.weight")->shape[0] = spec.ffn;
+    model_spec_find(&spec, "model.transformer.blocks.0.up_proj.weight")->shape[0] = spec.ffn;
+    model_spec_find(&spec, "model.transformer.blocks.0.ff_out.weight")->shape[1] = spec.ffn;
+    model_spec_write(&spec, dir);
+    check_model(dir, 1, NULL);
+    check_model(dir, 2, NULL);
+    model_remove_dir(dir);
+}
+
 /* F16, tied and in two files: what no golden model is. */
 static void test_little_model(void **state)
 {
@@ -356,8 +377,9 @@ static void test_kv_heads_unsaid(void **state)
 
 /* ---- bytes ---------------------------------------------------------------------------------- */
 
-/* Bytes this process has read so far; *self is what reading that itself adds afterwards. */
-static uint64_t bytes_read_so_far(uint64_t *self)
+/* Bytes this process has read so far, and in how many calls; *self is what asking itself adds to
+ * the bytes afterwards (to the calls: one). */
+static uint64_t bytes_read_so_far(uint64_t *self, uint64_t *calls)
 {
     char text[512];
     int fd = open("/proc/self/io", O_RDONLY);
@@ -366,8 +388,9 @@ static uint64_t bytes_read_so_far(uint64_t *self)
     assert_true(n > 0);
     close(fd);
     text[n] = '\0';
-    unsigned long long rchar;
-    assert_int_equal(sscanf(text, "rchar: %llu", &rchar), 1);
+    unsigned long long rchar, syscr;
+    assert_int_equal(sscanf(text, "rchar: %llu wchar: %*u syscr: %llu", &rchar, &syscr), 2);
+    *calls = syscr;
     *self = (uint64_t)n;
     return rchar;
 }
@@ -386,14 +409,14 @@ static void test_bytes_are_those_planned(void **state)
             for (int k = 0; k < n; k++) {
                 struct caloris_model_split split;
                 struct caloris_weights weights;
-                uint64_t memory, planned, self, self_after;
+                uint64_t memory, planned, self, ignored;
                 caloris_model_split(&config, n, k, &split);
                 expect_ok(caloris_weights_plan(dir, &config, &split, &memory, &planned, &err),
                           &err);
                 mapped_bytes = 0;
-                uint64_t before = bytes_read_so_far(&self);
+                uint64_t before = bytes_read_so_far(&self, &ignored);
                 expect_ok(caloris_weights_load(dir, &config, &split, NULL, &weights, &err), &err);
-                uint64_t after = bytes_read_so_far(&self_after);
+                uint64_t after = bytes_read_so_far(&ignored, &ignored);
                 assert_int_equal(after - before - self, planned + headers);
                 assert_int_equal(weights.bytes_read, planned);
                 assert_int_equal(mapped_bytes, memory);
@@ -401,6 +424,27 @@ static void test_bytes_are_those_planned(void **state)
             }
         }
     }
+}
+
+/* What lies together is read together: one rank takes each tensor of this size in one call. */
+static void test_whole_tensors_take_one_read(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    struct caloris_model_split split;
+    struct caloris_weights weights;
+    uint64_t before, after, ignored;
+    expect_ok(caloris_model_config_load(model_golden("llada-gqa", dir), &config, &err), &err);
+    caloris_model_split(&config, 1, 0, &split);
+    bytes_read_so_far(&ignored, &before);
+    expect_ok(caloris_weights_load(dir, &config, &split, NULL, &weights, &err), &err);
+    bytes_read_so_far(&ignored, &after);
+    uint64_t tensors = WHOLE_TENSORS + (TENSORS - WHOLE_TENSORS) * config.layers;
+    uint64_t header = 2; /* its length, then itself */
+    assert_int_equal(after - before - 1, tensors + header);
+    caloris_weights_free(&weights);
 }
 
 /* Over all ranks everything is read once, but the norms by each and a KV head by each that needs
@@ -527,6 +571,19 @@ static void test_invented_layers_share_memory(void **state)
     assert_ptr_not_equal(weights.layer[0].qkv.data, weights.layer[4].qkv.data);
     caloris_weights_free(&weights);
 
+    /* Memory for three and a table of six. */
+    struct caloris_model_config half = config;
+    half.layers = 3;
+    expect_ok(caloris_weights_invent(&half, &split, NULL, UINT64_MAX, &weights, &bytes, &err),
+              &err);
+    caloris_weights_free(&weights);
+    limit = bytes + 4096;
+    expect_ok(caloris_weights_invent(&config, &split, NULL, limit, &weights, &bytes, &err), &err);
+    assert_ptr_not_equal(weights.layer[0].qkv.data, weights.layer[1].qkv.data);
+    for (size_t i = 3; i < config.layers; i++)
+        assert_ptr_equal(weights.layer[i].o.data, weights.layer[i - 3].o.data);
+    caloris_weights_free(&weights);
+
     expect_ok(caloris_weights_invent(&config, &split, NULL, 0, &weights, &bytes, &err), &err);
     for (size_t i = 1; i < config.layers; i++)
         assert_ptr_equal(weights.layer[i].down.data, weights.layer[0].down.data);
@@ -539,7 +596,9 @@ int main(void)
         cmocka_unit_test(test_kv_heads_unsaid),
         cmocka_unit_test(test_shares_make_the_model),
         cmocka_unit_test(test_pool_reads_the_same),
+        cmocka_unit_test(test_long_tensors),
         cmocka_unit_test(test_little_model),
+        cmocka_unit_test(test_whole_tensors_take_one_read),
         cmocka_unit_test(test_bytes_are_those_planned),
         cmocka_unit_test(test_ranks_read_each_byte_once),
         cmocka_unit_test(test_no_memory),
