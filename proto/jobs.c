@@ -28,7 +28,7 @@ static char *copy_text(const json_t *value, size_t *bytes, struct caloris_err *e
     return copy;
 }
 
-/* ---- the prompt ------------------------------------------------------------------------------------------------ */
+/* ---- the prompt ------------------------------------------------------------------------------ */
 
 static int read_prompt(const json_t *value, struct caloris_job *job, struct caloris_err *err)
 {
@@ -136,7 +136,7 @@ static int read_source(const json_t *root, struct caloris_job *job, struct calor
     return sources[found].read(json_object_get(root, sources[found].name), job, err);
 }
 
-/* ---- the other fields ------------------------------------------------------------------------------------------ */
+/* ---- the other fields ------------------------------------------------------------------------ */
 
 /* Text fields of the table that end up in the job itself. */
 static const struct {
@@ -204,7 +204,7 @@ static int read_params(json_t *root, struct caloris_job *job, struct caloris_err
     return 0;
 }
 
-/* ---- what must fit together ------------------------------------------------------------------------------------ */
+/* ---- what must fit together ------------------------------------------------------------------ */
 
 /* The divisors of n on either side of m, m itself none. */
 static void divisors_around(uint32_t n, uint32_t m, uint32_t *below, uint32_t *above)

@@ -1,7 +1,9 @@
-/* proto/jobs.h: the jobs schema of JOBS.md. The only parser of jobs in the project: offline files, submit, batch, HTTP.
+/* proto/jobs.h: the jobs schema of JOBS.md. The only parser of jobs in the project: offline
+ * files, submit, batch, HTTP.
  *
- * A job is one JSON object; an unknown, ill-typed or out-of-range field is an error that names it. What depends on the
- * model (mask id, canvas length) is checked where the model is. One table of fields makes parser, flags and docs.
+ * A job is one JSON object; an unknown, ill-typed or out-of-range field is an error that names
+ * it. What depends on the model (mask id, canvas length) is checked where the model is. One
+ * table of fields makes parser, flags and docs.
  */
 #ifndef CALORIS_JOBS_H
 #define CALORIS_JOBS_H
@@ -27,7 +29,8 @@ enum caloris_commit { CALORIS_COMMIT_QUOTA, CALORIS_COMMIT_THRESHOLD, CALORIS_CO
 enum caloris_quota { CALORIS_QUOTA_ALL, CALORIS_QUOTA_BLOCK };
 enum caloris_cache { CALORIS_CACHE_NONE };
 
-/* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of each. */
+/* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of
+ * each. */
 struct caloris_job_params {
     uint32_t gen_length;   /* 0: only the prompt's holes are filled */
     uint32_t block_length; /* at least 1, at most gen_length where that is not 0 */
@@ -68,12 +71,14 @@ struct caloris_job {
 /* What a job gets that says nothing. */
 void caloris_job_params_default(struct caloris_job_params *params);
 
-/* The job in n bytes of JSON (one object). Everything is checked that can be without a model. Codes: BAD_REQUEST.
- * On failure job->id is set if there was a usable one, so that the error can be answered: free it all the same. */
+/* The job in n bytes of JSON (one object). Everything is checked that can be without a model.
+ * Codes: BAD_REQUEST. On failure job->id is set if there was a usable one, so that the error can
+ * be answered: free it all the same. */
 int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struct caloris_err *err);
 void caloris_job_free(struct caloris_job *job); /* the contents; a zeroed one is fine */
 
-/* The schema, for flags, help and docs: every field but the prompt itself (prompt | messages | ids) and custom_id. */
+/* The schema, for flags, help and docs: every field but the prompt itself (prompt | messages |
+ * ids) and custom_id. */
 enum caloris_job_field_type {
     CALORIS_FIELD_UINT,   /* uint32_t */
     CALORIS_FIELD_INT,    /* int64_t */
@@ -88,7 +93,7 @@ struct caloris_job_field {
     enum caloris_job_field_type type;
     double min, max;          /* of a number; of a text's bytes */
     const char *choices;      /* "confidence|random" */
-    const char *default_text; /* "" when there is none, or the model or the rest of the job decides */
+    const char *default_text; /* "" when there is none, or the model decides */
     const char *help;         /* one line */
     size_t offset;            /* in struct caloris_job_params; text fields: SIZE_MAX */
 };
@@ -97,31 +102,34 @@ extern const size_t caloris_job_fields_count;
 
 /* What a value of this field may be, in words: "a whole number from 1 to 1048576". Returns text. */
 enum { CALORIS_FIELD_WORDS = 160 };
-const char *caloris_job_field_words(const struct caloris_job_field *field, char text[CALORIS_FIELD_WORDS]);
+const char *caloris_job_field_words(const struct caloris_job_field *field,
+                                    char text[CALORIS_FIELD_WORDS]);
 
-/* Sets field in a job's JSON object from the text of a flag or variable ("0.9", "true", "random"); the same checks. */
+/* Sets field in a job's JSON object from the text of a flag or variable ("0.9", "true",
+ * "random"); the same checks. */
 int caloris_job_set(json_t *job, const char *field, const char *text, struct caloris_err *err);
 
-/* ---- results --------------------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 struct caloris_job_result {
-    const char *id;             /* NULL: none */
+    const char *id;                  /* NULL: none */
     const struct caloris_err *error; /* not NULL: a failed job; the rest is ignored */
-    const int32_t *ids;         /* [n_ids]: the generated ones */
+    const int32_t *ids;              /* [n_ids]: the generated ones */
     size_t n_ids;
-    const int32_t *canvas;      /* [n_canvas]: all; NULL unless the prompt had holes */
+    const int32_t *canvas; /* [n_canvas]: all; NULL unless the prompt had holes */
     size_t n_canvas;
-    const char *text;           /* [text_bytes]; NULL where the model has no tokenizer */
+    const char *text; /* [text_bytes]; NULL where the model has no tokenizer */
     size_t text_bytes;
-    const char *finish_reason;  /* "stop": an EOS or EoT came; "length" */
+    const char *finish_reason;                 /* "stop": an EOS or EoT came; "length" */
     uint64_t prompt_tokens, completion_tokens; /* completion: up to the first EOS or EoT */
     uint64_t forward_passes, steps;
     uint64_t seed;
-    double queue_s, denoise_s;  /* waiting in the group; first to last step */
+    double queue_s, denoise_s; /* waiting in the group; first to last step */
     uint32_t ranks;
 };
 
-/* One JSON object without a newline, appended to json. Text that is no valid UTF-8 is written with U+FFFD. */
+/* One JSON object without a newline, appended to json. Text that is no valid UTF-8 is written
+ * with U+FFFD. */
 int caloris_job_result_write(const struct caloris_job_result *result, struct caloris_buf *json,
                              struct caloris_err *err);
 

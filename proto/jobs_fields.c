@@ -112,7 +112,7 @@ const char *caloris_job_field_words(const struct caloris_job_field *field,
     return text;
 }
 
-/* ---- a value, checked, into the params ------------------------------------------------------------------------- */
+/* ---- a value, checked, into the params ------------------------------------------------------- */
 
 static bool read_whole(const struct caloris_job_field *field, const json_t *value, void *to)
 {

@@ -6,7 +6,8 @@
 
 enum { CALORIS_JOB_QUOTE = 72 };
 
-/* A value, or a name, as shortened JSON for error texts, so that nothing of a job gets into a log line raw. Returns text. */
+/* A value, or a name, as shortened JSON for error texts, so that nothing of a job gets into a
+ * log line raw. Returns text. */
 const char *caloris_job_quote(const json_t *value, char text[CALORIS_JOB_QUOTE]);
 const char *caloris_job_quote_name(const char *name, char text[CALORIS_JOB_QUOTE]);
 

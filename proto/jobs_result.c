@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* The length of the UTF-8 sequence at the start of s [n]; 0 and *bad (bytes to replace) when there is none. Bounds of
- * the second byte: Unicode, table 3-7. */
+/* The length of the UTF-8 sequence at the start of s [n]; 0 and *bad (bytes to replace) when
+ * there is none. Bounds of the second byte: Unicode, table 3-7. */
 static size_t sequence(const unsigned char *s, size_t n, size_t *bad)
 {
     static const struct {

@@ -47,7 +47,7 @@ static void (*const orders[])(const struct caloris_denoise *, const struct row *
     [CALORIS_ORDER_RANDOM] = by_chance,
 };
 
-/* ---- commits: how many of ranked [n], n > 0, surest first ------------------------------------- */
+/* ---- commits: how many of ranked [n], n > 0, surest first ------------------------------------ */
 
 static size_t by_quota(const struct caloris_denoise *denoise, const struct caloris_ranked *ranked,
                        size_t n)
@@ -66,7 +66,8 @@ static size_t by_threshold(const struct caloris_denoise *denoise,
     return count;
 }
 
-/* The c-th surest, c >= 2, goes while p >= 1 - f / (c + 1).       Fast-dLLM, arXiv 2505.22618, §3.3 */
+/* The c-th surest, c >= 2, goes while p >= 1 - f / (c + 1).       Fast-dLLM, arXiv 2505.22618,
+ * §3.3 */
 static size_t by_factor(const struct caloris_denoise *denoise, const struct caloris_ranked *ranked,
                         size_t n)
 {

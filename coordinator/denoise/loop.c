@@ -2,7 +2,7 @@
 
 #include "base/err.h"
 
-/* ---- the blocks of the generated part ---------------------------------------------------------- */
+/* ---- the blocks of the generated part -------------------------------------------------------- */
 
 /* Without a generated part the whole prompt is the one block. */
 static size_t block_first(const struct caloris_denoise *denoise)
@@ -56,7 +56,7 @@ static void skip_finished_blocks(struct caloris_denoise *denoise)
     }
 }
 
-/* ---- the start --------------------------------------------------------------------------------- */
+/* ---- the start ------------------------------------------------------------------------------- */
 
 static int check_ids(const struct caloris_job_params *params, struct caloris_err *err)
 {
@@ -133,7 +133,7 @@ int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_
     return 0;
 }
 
-/* ---- one step ---------------------------------------------------------------------------------- */
+/* ---- one step -------------------------------------------------------------------------------- */
 
 size_t caloris_denoise_quota(const struct caloris_denoise *denoise)
 {
@@ -210,7 +210,8 @@ static size_t end_of_text(const struct caloris_denoise *denoise)
     return denoise->length;
 }
 
-/* What follows position at becomes EOS. Of what this step revealed behind it only the id changes. */
+/* What follows position at becomes EOS. Of what this step revealed behind it only the id
+ * changes. */
 static size_t fill_tail(struct caloris_denoise *denoise, size_t at, struct caloris_reveal *reveals,
                         size_t n)
 {

@@ -1,5 +1,5 @@
-/* coordinator/schedule/events.h: the queue of events from the step loop to the coordinator thread. Inside
- * schedule only. */
+/* coordinator/schedule/events.h: the queue of events from the step loop to the coordinator
+ * thread. Inside schedule only. */
 #ifndef CALORIS_SCHEDULE_EVENTS_H
 #define CALORIS_SCHEDULE_EVENTS_H
 

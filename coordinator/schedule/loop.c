@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* ---- events of followed requests ---------------------------------------------------------------- */
+/* ---- events of followed requests ------------------------------------------------------------- */
 
 static void describe(const struct caloris_task *task, enum caloris_event_kind kind,
                      struct caloris_event *event)
@@ -45,7 +45,7 @@ static void tell_snapshot(struct caloris_schedule *schedule, const struct calori
     caloris_events_push(&schedule->events, event);
 }
 
-/* ---- who runs; all under the lock ---------------------------------------------------------------- */
+/* ---- who runs; all under the lock ------------------------------------------------------------ */
 
 static uint32_t take_slot(struct caloris_schedule *schedule)
 {
@@ -135,9 +135,10 @@ static void tell_snapshots(struct caloris_schedule *schedule)
     }
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------ */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
-/* Waits until there is something to compute and fills the plan's entries and exits; false: the end. */
+/* Waits until there is something to compute and fills the plan's entries and exits; false: the
+ * end. */
 static bool gather(struct caloris_schedule *schedule)
 {
     caloris_pack_begin(&schedule->pack);

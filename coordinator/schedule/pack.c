@@ -11,7 +11,7 @@ size_t caloris_member_rows(const struct caloris_member *member)
     return member->denoise.length * (member->partner == CALORIS_NO_SLOT ? 1 : 2);
 }
 
-/* ---- turns ------------------------------------------------------------------------------------- */
+/* ---- turns ----------------------------------------------------------------------------------- */
 
 static bool goes_before(const struct caloris_member *a, const struct caloris_member *b)
 {
@@ -55,7 +55,7 @@ size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size
     return count;
 }
 
-/* ---- buffers ----------------------------------------------------------------------------------- */
+/* ---- buffers --------------------------------------------------------------------------------- */
 
 static void *make(size_t count, size_t each)
 {
@@ -105,7 +105,7 @@ void caloris_pack_free(struct caloris_pack *pack)
     *pack = (struct caloris_pack){0};
 }
 
-/* ---- the plan ---------------------------------------------------------------------------------- */
+/* ---- the plan -------------------------------------------------------------------------------- */
 
 void caloris_pack_begin(struct caloris_pack *pack)
 {

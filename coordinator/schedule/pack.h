@@ -1,5 +1,6 @@
-/* coordinator/schedule/pack.h: from the running requests to one step plan, and from its result to their
- * next writes. No thread, no queue, no clock; buffers are made once. Inside schedule only. */
+/* coordinator/schedule/pack.h: from the running requests to one step plan, and from its result
+ * to their next writes. No thread, no queue, no clock; buffers are made once. Inside schedule
+ * only. */
 #ifndef CALORIS_SCHEDULE_PACK_H
 #define CALORIS_SCHEDULE_PACK_H
 
@@ -26,9 +27,10 @@ struct caloris_member {
 /* Rows that its step takes: all or none of them. */
 size_t caloris_member_rows(const struct caloris_member *member);
 
-/* Who of members [n] has part in the next step, into chosen [n]: those whose last turn is longest ago
- * first, then by arrival, as long as they fit in max_rows; smaller ones may fill what is left. A
- * member that did not fit ages, so that nobody starves. Returns how many; chosen is by arrival. */
+/* Who of members [n] has part in the next step, into chosen [n]: those whose last turn is
+ * longest ago first, then by arrival, as long as they fit in max_rows; smaller ones may fill
+ * what is left. A member that did not fit ages, so that nobody starves. Returns how many; chosen
+ * is by arrival. */
 size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t max_rows,
                            struct caloris_member **chosen);
 
@@ -60,8 +62,8 @@ int caloris_pack_init(struct caloris_pack *pack, size_t slots, size_t canvas, si
                       struct caloris_err *err);
 void caloris_pack_free(struct caloris_pack *pack);
 
-/* An empty plan, to which the calls below add. A slot is released at most once, and admitted to at most
- * once. */
+/* An empty plan, to which the calls below add. A slot is released at most once, and admitted to
+ * at most once. */
 void caloris_pack_begin(struct caloris_pack *pack);
 void caloris_pack_release(struct caloris_pack *pack, uint32_t slot);
 void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member);

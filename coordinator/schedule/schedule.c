@@ -13,7 +13,7 @@ void caloris_request_free(struct caloris_request *request)
     free(request);
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------- */
+/* ---- tasks ----------------------------------------------------------------------------------- */
 
 void caloris_task_free(struct caloris_task *task)
 {
@@ -42,7 +42,7 @@ void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *ta
     caloris_task_free(task);
 }
 
-/* ---- new and free ------------------------------------------------------------------------------ */
+/* ---- new and free ---------------------------------------------------------------------------- */
 
 struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts *facts,
                                               struct caloris_err *err)
@@ -104,7 +104,7 @@ void caloris_schedule_free(struct caloris_schedule *schedule)
     free(schedule);
 }
 
-/* ---- submit ------------------------------------------------------------------------------------ */
+/* ---- submit ---------------------------------------------------------------------------------- */
 
 static int check_ids(const struct caloris_schedule *schedule, const struct caloris_request *request,
                      struct caloris_err *err)
@@ -201,7 +201,7 @@ int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_re
     return caloris_err_set(err, CALORIS_AGAIN, "this group takes no more requests");
 }
 
-/* ---- wishes ------------------------------------------------------------------------------------ */
+/* ---- wishes ---------------------------------------------------------------------------------- */
 
 /* Under the lock: the link that points to the waiting task of owner, or NULL. */
 static struct caloris_task **find_waiting(struct caloris_schedule *schedule, const void *owner)
@@ -263,7 +263,7 @@ void caloris_schedule_close(struct caloris_schedule *schedule, bool abandon)
     pthread_mutex_unlock(&schedule->lock);
 }
 
-/* ---- events ------------------------------------------------------------------------------------ */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 int caloris_schedule_event_fd(const struct caloris_schedule *schedule)
 {

@@ -1,12 +1,12 @@
-/* coordinator/schedule/schedule.h: the step loop of rank 0: which requests share each step, and what
- * becomes of them.
+/* coordinator/schedule/schedule.h: the step loop of rank 0: which requests share each step, and
+ * what becomes of them.
  *
- * Two threads meet here. The coordinator thread (link) submits prepared requests and takes events;
- * the main thread, which owns the engine, runs caloris_schedule_loop: pack a plan, compute, decide,
- * again. Scheduling is per step: a finished request leaves at once and a waiting one enters, first
- * come, first served; where the running ones do not all fit in a step, those go first that have
- * waited longest. Between plan and result nothing is allocated; a step of a followed request
- * allocates its event afterwards. See docs/ARCHITECTURE.md, "The step".
+ * Two threads meet here. The coordinator thread (link) submits prepared requests and takes
+ * events; the main thread, which owns the engine, runs caloris_schedule_loop: pack a plan,
+ * compute, decide, again. Scheduling is per step: a finished request leaves at once and a
+ * waiting one enters, first come, first served; where the running ones do not all fit in a step,
+ * those go first that have waited longest. Between plan and result nothing is allocated; a step
+ * of a followed request allocates its event afterwards. See docs/ARCHITECTURE.md, "The step".
  */
 #ifndef CALORIS_SCHEDULE_H
 #define CALORIS_SCHEDULE_H
@@ -22,8 +22,8 @@
 
 struct caloris_schedule;
 
-/* A prepared request: ids, no text. Made by the caller with malloc, owned by the schedule from submit
- * to its last event. */
+/* A prepared request: ids, no text. Made by the caller with malloc, owned by the schedule from
+ * submit to its last event. */
 struct caloris_request {
     struct caloris_job_params params; /* all ids and the seed resolved */
     int32_t *canvas;                  /* [length], malloc'd */
@@ -38,12 +38,12 @@ struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts 
                                               struct caloris_err *err);
 void caloris_schedule_free(struct caloris_schedule *schedule);
 
-/* Coordinator thread. 0: taken, an event follows. -1 and err: still the caller's; BAD_REQUEST naming
- * the field: it can never fit here; AGAIN: the schedule is closing. */
+/* Coordinator thread. 0: taken, an event follows. -1 and err: still the caller's; BAD_REQUEST
+ * naming the field: it can never fit here; AGAIN: the schedule is closing. */
 int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_request *request,
                             struct caloris_err *err);
-/* Cancel or follow whichever request has this owner; unknown ones are ignored. A cancelled one comes
- * back as CANCELLED, or as FINISHED when its last step was faster. */
+/* Cancel or follow whichever request has this owner; unknown ones are ignored. A cancelled one
+ * comes back as CANCELLED, or as FINISHED when its last step was faster. */
 void caloris_schedule_cancel(struct caloris_schedule *schedule, const void *owner);
 void caloris_schedule_follow(struct caloris_schedule *schedule, const void *owner, bool follow);
 
@@ -73,8 +73,8 @@ struct caloris_event {
 };
 
 int caloris_schedule_event_fd(const struct caloris_schedule *schedule);
-/* The next event, or NULL when none came within wait_ms (0: at once, negative: no limit) or a signal
- * came. Free with caloris_event_free; its request is freed apart. */
+/* The next event, or NULL when none came within wait_ms (0: at once, negative: no limit) or a
+ * signal came. Free with caloris_event_free; its request is freed apart. */
 struct caloris_event *caloris_schedule_next_event(struct caloris_schedule *schedule, int wait_ms);
 void caloris_event_free(struct caloris_event *event);
 void caloris_request_free(struct caloris_request *request);

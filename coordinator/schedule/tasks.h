@@ -1,4 +1,5 @@
-/* coordinator/schedule/tasks.h: requests between submit and their last event. Inside schedule only. */
+/* coordinator/schedule/tasks.h: requests between submit and their last event. Inside schedule
+ * only. */
 #ifndef CALORIS_SCHEDULE_TASKS_H
 #define CALORIS_SCHEDULE_TASKS_H
 

@@ -1,5 +1,6 @@
-/* The demo model against ids that third-party code recorded (reference.json): every run without a cache of
- * every STRIDE-th prompt, the short ones of all; with CALORIS_TEST_ALL set, all of all. */
+/* The demo model against ids that third-party code recorded (reference.json): every run without
+ * a cache of every STRIDE-th prompt, the short ones of all; with CALORIS_TEST_ALL set, all of
+ * all. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

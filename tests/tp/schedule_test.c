@@ -1,4 +1,5 @@
-/* The schedule over a real engine: entering and leaving, cancelling, following, taking turns, ending. */
+/* The schedule over a real engine: entering and leaving, cancelling, following, taking turns,
+ * ending. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,9 +16,10 @@
 
 enum { MASK = 310, SLOTS = 3, CANVAS = 48, RUNS = 12 };
 
-/* ---- a run of several requests ------------------------------------------------------------------ */
+/* ---- a run of several requests --------------------------------------------------------------- */
 
-/* Index i of owner stands for request i. What a test does at an event, and what came of each request. */
+/* Index i of owner stands for request i. What a test does at an event, and what came of each
+ * request. */
 struct play;
 typedef void (*on_event)(struct play *play, const struct caloris_event *event, size_t index);
 
@@ -152,7 +154,7 @@ static void run(struct play *play)
         fail_msg("%s", play->problem);
 }
 
-/* ---- tests -------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 /* Prompts of several lengths, some guided, some sampled, more of them than slots. */
 static void fill(struct play *play)
@@ -196,7 +198,8 @@ static void company_changes_nothing(void **state)
     }
 }
 
-/* A short one behind a full house enters as soon as a slot is free, and ends before the long ones. */
+/* A short one behind a full house enters as soon as a slot is free, and ends before the long
+ * ones. */
 static void who_finishes_leaves_at_once(void **state)
 {
     (void)state;

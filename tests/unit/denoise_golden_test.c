@@ -1,5 +1,6 @@
-/* The loops against the recorded runs of the published ones: same ids, same count of forwards, the same writes
- * after every one of them, on a float64 forward that shares no code with the engine. */
+/* The loops against the recorded runs of the published ones: same ids, same count of forwards,
+ * the same writes after every one of them, on a float64 forward that shares no code with the
+ * engine. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

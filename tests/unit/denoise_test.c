@@ -1,5 +1,5 @@
-/* Which masks are revealed: each rule on summaries made by hand, and whole loops against the same loops
- * written out on raw logits in float64. */
+/* Which masks are revealed: each rule on summaries made by hand, and whole loops against the
+ * same loops written out on raw logits in float64. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,7 +39,8 @@ static void start(struct caloris_denoise *denoise, const struct caloris_job_para
         fail_msg("%s", err.text);
 }
 
-/* One step in which position i's choice is id[i] with the given rest and its logit below the maximum. */
+/* One step in which position i's choice is id[i] with the given rest and its logit below the
+ * maximum. */
 struct sight {
     int32_t id;
     double rest;
@@ -66,7 +67,7 @@ static size_t step(struct caloris_denoise *denoise, const struct sight *sights,
     return caloris_denoise_apply(denoise, reveals, n);
 }
 
-/* ---- one decision ------------------------------------------------------------------------------ */
+/* ---- one decision ---------------------------------------------------------------------------- */
 
 #define P(p) ((1 - (p)) / (p)) /* the rest that makes the probability p */
 
@@ -239,7 +240,7 @@ static void gives_up_where_nothing_can_be_chosen(void **state)
     assert_int_equal(denoise.masks, 2);
 }
 
-/* ---- quotas, blocks, holes --------------------------------------------------------------------- */
+/* ---- quotas, blocks, holes ------------------------------------------------------------------- */
 
 /* Counts revealed at each step, when every row is equally sure. */
 static void count_reveals(const struct caloris_job_params *params, const int32_t *prompt,
@@ -323,7 +324,7 @@ static void wants_masks_up_to_the_end_of_the_block(void **state)
     assert_int_equal(positions[0], 5);
 }
 
-/* ---- ends -------------------------------------------------------------------------------------- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 static const struct {
     const char *name;
@@ -385,7 +386,7 @@ static void never_ends_early_without_an_eos_id(void **state)
     assert_false(denoise.done);
 }
 
-/* ---- rules and refusals ------------------------------------------------------------------------ */
+/* ---- rules and refusals ---------------------------------------------------------------------- */
 
 static uint32_t flags_of(const struct caloris_rule *rule, int32_t id)
 {
@@ -487,7 +488,7 @@ static void left_out_ids_are_least_sure(void **state)
     }
 }
 
-/* ---- against the loop on raw logits ------------------------------------------------------------ */
+/* ---- against the loop on raw logits ---------------------------------------------------------- */
 
 enum { VOCAB = 10, LENGTH = 14, PROMPT = 4 };
 

@@ -1,4 +1,5 @@
-/* The jobs schema: what is taken, what is refused and in which words, and JOBS.md against the table of fields. */
+/* The jobs schema: what is taken, what is refused and in which words, and JOBS.md against the
+ * table of fields. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

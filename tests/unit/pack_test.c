@@ -13,7 +13,7 @@
 
 enum { MEMBERS = 4, MASK = 9, CANVAS = 8 };
 
-/* ---- turns ------------------------------------------------------------------------------------- */
+/* ---- turns ----------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -86,7 +86,7 @@ static void counts_both_canvases_under_guidance(void **state)
     assert_int_equal(caloris_member_rows(&member), 14);
 }
 
-/* ---- the plan ---------------------------------------------------------------------------------- */
+/* ---- the plan -------------------------------------------------------------------------------- */
 
 static void start(struct caloris_member *member, int32_t canvas[CANVAS], size_t prompt,
                   double cfg_scale)
@@ -151,7 +151,7 @@ static void packs_admissions_writes_and_wants(void **state)
     assert_int_equal(plan->n_wants, 5);
     assert_memory_equal(plan->wants, wants, sizeof(wants));
 
-    /* The hole and a generated position of the guided one are revealed: written to both canvases. */
+    /* Of the guided one a hole and a generated position are revealed: written to both canvases. */
     struct caloris_summary summaries[5];
     struct caloris_candidate candidates[5];
     for (size_t i = 0; i < 5; i++) {

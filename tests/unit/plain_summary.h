@@ -1,4 +1,5 @@
-/* tests/unit/plain_summary.h: a logit summary as engine.h defines it, straight from a row of logits. */
+/* tests/unit/plain_summary.h: a logit summary as engine.h defines it, straight from a row of
+ * logits. */
 #ifndef PLAIN_SUMMARY_H
 #define PLAIN_SUMMARY_H
 

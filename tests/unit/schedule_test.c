@@ -140,7 +140,7 @@ static void gives_back_who_is_cancelled_while_waiting(void **state)
     assert_false(readable(schedule));
     assert_null(caloris_schedule_next_event(schedule, 1));
 
-    /* A loop that is abandoned before it begins computes nothing and gives the rest back in order. */
+    /* Abandoned before it begins, the loop computes nothing and gives the rest back in order. */
     caloris_schedule_close(schedule, true);
     struct caloris_request *late = make_request(4, 4, NULL);
     assert_int_equal(caloris_schedule_submit(schedule, late, &err), -1);
@@ -168,7 +168,7 @@ static void finishes_what_has_no_mask_without_a_step(void **state)
     caloris_schedule_free(schedule);
 }
 
-/* ---- two threads ------------------------------------------------------------------------------- */
+/* ---- two threads ----------------------------------------------------------------------------- */
 
 enum { ROUNDS = 300 };
 

@@ -28,7 +28,7 @@ struct tiny_llada {
     const float *embed, *norm, *head;
 };
 
-/* ---- files ------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 /* One safetensors file: 8 bytes n, n bytes of JSON, data. */
 static int read_file(struct tiny_llada *model, const char *path)
@@ -163,7 +163,7 @@ size_t tiny_llada_vocab(const struct tiny_llada *model)
     return model->vocab;
 }
 
-/* ---- the formulas ------------------------------------------------------------------------------ */
+/* ---- the formulas ---------------------------------------------------------------------------- */
 
 /* y [out] (+)= w [out, in] x [in] */
 static void multiply(const float *w, const double *x, size_t out, size_t in, double add, double *y)

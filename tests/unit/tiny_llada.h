@@ -1,5 +1,5 @@
-/* tests/unit/tiny_llada.h: LLaDA's forward in float64, as slow and plain as its formulas: what decoding
- * is tested on without an engine. Reads F32 safetensors of a small model. */
+/* tests/unit/tiny_llada.h: LLaDA's forward in float64, as slow and plain as its formulas: what
+ * decoding is tested on without an engine. Reads F32 safetensors of a small model. */
 #ifndef TINY_LLADA_H
 #define TINY_LLADA_H
 
