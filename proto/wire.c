@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <zmq.h>
 
 enum {
@@ -148,6 +151,9 @@ int caloris_wire_receive(void *socket, struct caloris_peer *peer,
                          const ProtobufCMessageDescriptor *type, ProtobufCMessage **message,
                          struct caloris_err *err)
 {
+    struct caloris_peer nobody;
+    if (!peer)
+        peer = &nobody;
     *message = NULL;
     peer->size = 0;
     zmq_msg_t frame;
@@ -166,6 +172,13 @@ int caloris_wire_receive(void *socket, struct caloris_peer *peer,
         }
         memcpy(peer->id, zmq_msg_data(&frame), size);
         peer->size = size;
+        /* Ids that the ROUTER makes up begin with 0; one that a peer chose could be another's. */
+        if (size == 0 || peer->id[0] != 0) {
+            drop_rest(socket, &frame);
+            zmq_msg_close(&frame);
+            return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                                   "a routing id of your own; leave it to the ROUTER");
+        }
         bool more = zmq_msg_more(&frame);
         zmq_msg_close(&frame);
         if (!more)
@@ -303,9 +316,10 @@ uint32_t caloris_wire_version(uint32_t peer_min, uint32_t peer_max, struct calor
 
 /* ---- endpoints ----------------------------------------------------------------------------- */
 
+static const char scheme[] = "ipc://";
+
 int caloris_wire_check_endpoint(const char *endpoint, struct caloris_err *err)
 {
-    static const char scheme[] = "ipc://";
     if (strncmp(endpoint, "tcp://", 6) == 0)
         return caloris_err_set(
             err, CALORIS_BAD_CONFIG,
@@ -332,4 +346,19 @@ int caloris_wire_check_endpoint(const char *endpoint, struct caloris_err *err)
     if (caloris_file_check_private(dir, err) < 0)
         return caloris_err_prefix(err, "%.120s", endpoint);
     return 0;
+}
+
+bool caloris_wire_endpoint_in_use(const char *endpoint)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = endpoint + sizeof(scheme) - 1;
+    memcpy(address.sun_path, path, strnlen(path, sizeof(address.sun_path) - 1));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return false;
+    /* A full backlog (EAGAIN) is somebody too. */
+    bool used =
+        connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN;
+    close(fd);
+    return used;
 }

@@ -42,8 +42,8 @@ int caloris_wire_send(void *socket, const struct caloris_peer *peer,
                       const ProtobufCMessage *message, struct caloris_err *err);
 
 /* One message if there is one: 1 with *message (free with protobuf_c_message_free_unpacked) and
- * *peer; 0 when nothing waits; -1 and err for what is no valid message (peer is set: an answer
- * is possible; the socket goes on). */
+ * *peer (may be NULL on a DEALER); 0 when nothing waits; -1 and err for what is no valid message
+ * (peer is set: an answer is possible; the socket goes on). */
 int caloris_wire_receive(void *socket, struct caloris_peer *peer,
                          const ProtobufCMessageDescriptor *type, ProtobufCMessage **message,
                          struct caloris_err *err);
@@ -65,5 +65,8 @@ uint32_t caloris_wire_version(uint32_t peer_min, uint32_t peer_max, struct calor
  * must fit the system's limit); tcp needs keys, which this version does not have: refused, with
  * the reason. */
 int caloris_wire_check_endpoint(const char *endpoint, struct caloris_err *err);
+
+/* Whether somebody listens at a checked endpoint: ZeroMQ would take the socket file from them. */
+bool caloris_wire_endpoint_in_use(const char *endpoint);
 
 #endif

@@ -1,0 +1,170 @@
+#include "coordinator/gateway/broker/broker.h"
+
+#include "base/log.h"
+#include "base/time.h"
+#include "coordinator/gateway/broker/state.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <zmq.h>
+
+/* Per client, so that neither a flood of large jobs nor a viewer that does not read costs memory
+ * without bound: what does not fit waits at the client, and frames for the viewer are dropped. */
+enum { CLIENT_IN = 64, CLIENT_OUT = 256 };
+
+enum { IDLE_MS = 1000 }; /* the longest sleep: nobody is there, nothing is due */
+
+static void *listen_at(struct caloris_broker *b, const char *endpoint, struct caloris_err *err)
+{
+    if (caloris_wire_check_endpoint(endpoint, err) < 0)
+        return NULL;
+    if (caloris_wire_endpoint_in_use(endpoint)) {
+        caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: another process listens there", endpoint);
+        return NULL;
+    }
+    void *socket = zmq_socket(b->context, ZMQ_ROUTER);
+    if (!socket) {
+        caloris_err_set(err, CALORIS_INTERNAL, "%s: %s", endpoint, zmq_strerror(errno));
+        return NULL;
+    }
+    if (caloris_wire_prepare(socket, err) == 0) {
+        if (zmq_bind(socket, endpoint) == 0)
+            return socket;
+        caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: %s", endpoint, zmq_strerror(errno));
+    }
+    zmq_close(socket);
+    return NULL;
+}
+
+struct caloris_broker *caloris_broker_open(struct caloris_store *store,
+                                           const struct caloris_broker_options *options,
+                                           struct caloris_err *err)
+{
+    struct caloris_broker *b = calloc(1, sizeof(*b));
+    if (!b) {
+        caloris_err_sys(err, "broker");
+        return NULL;
+    }
+    b->store = store;
+    b->options = *options;
+    b->now_ms = b->probed_ms = caloris_time_ns() / 1000000u;
+    if (caloris_store_count(store, &b->counts, err) < 0)
+        goto fail;
+    b->context = zmq_ctx_new();
+    if (!b->context) {
+        caloris_err_set(err, CALORIS_INTERNAL, "ZeroMQ: %s", zmq_strerror(errno));
+        goto fail;
+    }
+    b->clients_socket = listen_at(b, options->clients, err);
+    if (!b->clients_socket)
+        goto fail;
+    const int in = CLIENT_IN, out = CLIENT_OUT;
+    if (zmq_setsockopt(b->clients_socket, ZMQ_RCVHWM, &in, sizeof(in)) < 0 ||
+        zmq_setsockopt(b->clients_socket, ZMQ_SNDHWM, &out, sizeof(out)) < 0) {
+        caloris_err_set(err, CALORIS_INTERNAL, "%s: %s", options->clients, zmq_strerror(errno));
+        goto fail;
+    }
+    b->groups_socket = listen_at(b, options->groups, err);
+    if (!b->groups_socket)
+        goto fail;
+    caloris_log(CALORIS_LOG_INFO, "%" PRIu64 " jobs queued, %" PRIu64 " finished", b->counts.queued,
+                b->counts.finished);
+    return b;
+fail:
+    caloris_broker_close(b);
+    return NULL;
+}
+
+void caloris_broker_close(struct caloris_broker *b)
+{
+    if (!b)
+        return;
+    clients_forget_all(b);
+    groups_forget_all(b);
+    for (struct table_node *node; (node = table_first(&b->live)) != NULL;) {
+        table_remove(&b->live, node);
+        free(TABLE_ENTRY(node, struct live, node));
+    }
+    if (b->clients_socket)
+        zmq_close(b->clients_socket);
+    if (b->groups_socket)
+        zmq_close(b->groups_socket);
+    if (b->context)
+        zmq_ctx_term(b->context);
+    table_free(&b->clients);
+    table_free(&b->live);
+    free(b->promises);
+    free(b);
+}
+
+/* ---- a turn ---- */
+
+static void take_groups(struct caloris_broker *b)
+{
+    struct caloris_peer peer;
+    ProtobufCMessage *message;
+    struct caloris_err why;
+    for (int i = 0; i < BROKER_BATCH; i++) {
+        int rc = caloris_wire_receive(b->groups_socket, &peer,
+                                      &caloris__wire__group_to_gateway__descriptor, &message, &why);
+        if (rc == 0)
+            return;
+        if (rc < 0) {
+            broker_warn(b, "from a group: %s", why.text);
+            continue;
+        }
+        groups_take(b, &peer, (const Caloris__Wire__GroupToGateway *)message);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+}
+
+static void take_clients(struct caloris_broker *b)
+{
+    struct caloris_peer peer;
+    ProtobufCMessage *message;
+    struct caloris_err why;
+    for (int i = 0; i < BROKER_BATCH; i++) {
+        int rc =
+            caloris_wire_receive(b->clients_socket, &peer,
+                                 &caloris__wire__client_to_gateway__descriptor, &message, &why);
+        if (rc == 0)
+            return;
+        if (rc < 0) {
+            broker_warn(b, "from a client: %s", why.text);
+            if (peer.size > 0)
+                answer_failure(b, &peer, 0, &why);
+            continue;
+        }
+        clients_take(b, &peer, (const Caloris__Wire__ClientToGateway *)message);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+}
+
+static long sleep_ms(const struct caloris_broker *b)
+{
+    uint64_t half = b->options.beat_ms / 2;
+    return b->groups && half < IDLE_MS ? (long)(half ? half : 1) : IDLE_MS;
+}
+
+int caloris_broker_run(struct caloris_broker *b, int stop_fd, struct caloris_err *err)
+{
+    zmq_pollitem_t items[] = {
+        {.socket = b->groups_socket, .events = ZMQ_POLLIN},
+        {.socket = b->clients_socket, .events = ZMQ_POLLIN},
+        {.fd = stop_fd, .events = ZMQ_POLLIN},
+    };
+    for (;;) {
+        if (zmq_poll(items, 3, sleep_ms(b)) < 0 && errno != EINTR)
+            return caloris_err_set(err, CALORIS_INTERNAL, "poll: %s", zmq_strerror(errno));
+        if (items[2].revents & ZMQ_POLLIN)
+            return 0;
+        b->now_ms = caloris_time_ns() / 1000000u;
+        take_groups(b);
+        take_clients(b);
+        promise_keep(b);
+        groups_watch_over(b);
+        clients_probe(b);
+        lease_out(b);
+    }
+}

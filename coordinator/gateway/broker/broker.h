@@ -1,0 +1,35 @@
+/* coordinator/gateway/broker/broker.h: jobs between clients and groups, on one thread.
+ *
+ * Two ROUTER sockets, the store behind them. Every turn takes what has arrived, commits once, and
+ * only then says what the commit made true: accepted, taken, cancelled. Leases, watches and who is
+ * there live in memory and die with the process; proto/PROTOCOL.md says what everybody does then.
+ */
+#ifndef CALORIS_BROKER_H
+#define CALORIS_BROKER_H
+
+#include <stdint.h>
+
+struct caloris_broker;
+struct caloris_err;
+struct caloris_store;
+
+struct caloris_broker_options {
+    const char *clients, *groups; /* endpoints to bind; checked by caloris_wire_check_endpoint */
+    uint64_t beat_ms;             /* how often either side of a group's connection gives a sign */
+    uint64_t lost_ms;             /* the silence after which a group's jobs go to others */
+};
+
+/* Binds both sockets; from now on messages arrive. BAD_CONFIG for endpoints that are refused or
+ * that some other process answers at. The store stays the caller's. Free with
+ * caloris_broker_close. */
+struct caloris_broker *caloris_broker_open(struct caloris_store *store,
+                                           const struct caloris_broker_options *options,
+                                           struct caloris_err *err);
+
+/* Serves until stop_fd (a signalfd) becomes readable. What can fail meanwhile fails alone, is
+ * answered and logged; -1 and err only when nothing works any more. */
+int caloris_broker_run(struct caloris_broker *broker, int stop_fd, struct caloris_err *err);
+
+void caloris_broker_close(struct caloris_broker *broker); /* NULL is fine */
+
+#endif

@@ -1,0 +1,417 @@
+#include "coordinator/gateway/broker/state.h"
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "base/time.h"
+#include "proto/jobs.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_LIST = 100, PROBE_AFTER_MS = 30000, PROBE_EVERY_MS = 10000 };
+
+typedef Caloris__Wire__ClientToGateway request;
+
+static struct client *find(const struct caloris_broker *b, const struct caloris_peer *peer)
+{
+    struct table_node *node = table_find(&b->clients, table_hash(peer->id, peer->size));
+    for (; node; node = table_find_next(node)) {
+        struct client *client = TABLE_ENTRY(node, struct client, node);
+        if (client->peer.size == peer->size && memcmp(client->peer.id, peer->id, peer->size) == 0)
+            return client;
+    }
+    return NULL;
+}
+
+static void forget(struct caloris_broker *b, struct client *client)
+{
+    watch_remove_all(b, client);
+    table_remove(&b->clients, &client->node);
+    free(client);
+}
+
+void clients_forget_all(struct caloris_broker *b)
+{
+    struct table_node *node;
+    while ((node = table_first(&b->clients)) != NULL)
+        forget(b, TABLE_ENTRY(node, struct client, node));
+}
+
+/* ZeroMQ does not tell that a client went away, but refuses to send to one that did. The pong
+ * answers nothing; clients ignore it. */
+void clients_probe(struct caloris_broker *b)
+{
+    if (b->now_ms - b->probed_ms < PROBE_EVERY_MS)
+        return;
+    b->probed_ms = b->now_ms;
+    to_client message = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
+    message.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_PONG;
+    message.pong = &nothing;
+    for (struct table_node *node = table_first(&b->clients), *next; node; node = next) {
+        next = table_after(&b->clients, node);
+        struct client *client = TABLE_ENTRY(node, struct client, node);
+        struct caloris_err why;
+        if (b->now_ms - client->heard_ms >= PROBE_AFTER_MS &&
+            caloris_wire_send(b->clients_socket, &client->peer, &message.base, &why) < 0 &&
+            why.code == CALORIS_UNREACHABLE)
+            forget(b, client);
+    }
+}
+
+/* ---- requests: 0 when answered or promised, -1 and err to be answered ---- */
+
+static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
+                      const request *message, struct caloris_err *err)
+{
+    const Caloris__Wire__Hello *hello = message->hello;
+    uint32_t version = caloris_wire_version(hello->version_min, hello->version_max, err);
+    if (version == 0)
+        return -1;
+    struct client *client = find(b, peer);
+    if (!client) {
+        if (b->clients.count >= BROKER_MAX_CLIENTS)
+            return caloris_err_set(err, CALORIS_AGAIN, "%d clients are here; that is the limit",
+                                   BROKER_MAX_CLIENTS);
+        client = calloc(1, sizeof(*client));
+        if (!client ||
+            table_add(&b->clients, &client->node, table_hash(peer->id, peer->size), err) < 0) {
+            free(client);
+            return caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for another client");
+        }
+        client->peer = *peer;
+    }
+    client->heard_ms = b->now_ms;
+    char agent[] = "caloris-gateway " CALORIS_VERSION;
+    to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    Caloris__Wire__Welcome welcome = CALORIS__WIRE__WELCOME__INIT;
+    welcome.version = version;
+    welcome.boot_epoch = caloris_store_epoch(b->store);
+    welcome.agent = agent;
+    answer.request = message->request;
+    answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_WELCOME;
+    answer.welcome = &welcome;
+    answer_client(b, peer, &answer);
+    return 0;
+}
+
+static int store_submission(struct caloris_broker *b, struct client *client, const request *message,
+                            const struct caloris_job *job, struct caloris_err *err)
+{
+    const Caloris__Wire__Submit *submit = message->submit;
+    const struct caloris_store_submission submission = {
+        .key = submit->key.data,
+        .key_bytes = submit->key.len,
+        .body = submit->job_json.data,
+        .body_bytes = submit->job_json.len,
+        .id = job->id,
+        .seed = job->params.seed < 0 ? (int64_t)caloris_rng_fresh_seed() : -1,
+        .now_ms = caloris_time_wall_ms(),
+    };
+    struct promise promise = {
+        .kind = PROMISE_ACCEPTED,
+        .peer = client->peer,
+        .to_client = true,
+        .request = message->request,
+    };
+    if (promise_room(b, err) < 0 ||
+        caloris_store_add(b->store, &submission, &promise.job, &promise.again, err) < 0)
+        return -1;
+    promise_add(b, &promise);
+    return 0;
+}
+
+static int take_submit(struct caloris_broker *b, struct client *client, const request *message,
+                       struct caloris_err *err)
+{
+    const Caloris__Wire__Submit *submit = message->submit;
+    struct caloris_job job = {0};
+    if (caloris_wire_check_known(&submit->base, err) < 0)
+        return -1;
+    if (submit->key.len < 1 || submit->key.len > CALORIS_WIRE_MAX_KEY)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST, "key: %zu bytes; it must be 1 to %d",
+                               submit->key.len, CALORIS_WIRE_MAX_KEY);
+    if (submit->job_json.len > CALORIS_JOB_MAX_BYTES)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST, "job_json: %zu bytes; the limit is %d",
+                               submit->job_json.len, CALORIS_JOB_MAX_BYTES);
+    int rc =
+        caloris_job_parse((const char *)submit->job_json.data, submit->job_json.len, &job, err);
+    if (rc == 0)
+        rc = store_submission(b, client, message, &job, err);
+    caloris_job_free(&job);
+    return rc;
+}
+
+static int send_status(struct caloris_broker *b, const struct client *client,
+                       const request *message, struct status_message *status)
+{
+    to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    answer.request = message->request;
+    answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_STATUS;
+    answer.status = &status->status;
+    answer_client(b, &client->peer, &answer);
+    return 0;
+}
+
+static int take_show(struct caloris_broker *b, struct client *client, const request *message,
+                     struct caloris_err *err)
+{
+    const uint64_t job = message->show->job;
+    struct status_message status;
+    struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
+    if (caloris_store_find(b->store, job, &status.job, err) < 0)
+        return -1;
+    int rc = caloris_store_read_job(b->store, job, &json, err);
+    if (rc == 0) {
+        answer_status(&status, live_find(b, job));
+        status.status.has_job_json = true;
+        status.status.job_json = (ProtobufCBinaryData){json.size, (uint8_t *)json.data};
+        send_status(b, client, message, &status);
+    }
+    caloris_buf_free(&json);
+    return rc;
+}
+
+static int take_results(struct caloris_broker *b, struct client *client, const request *message,
+                        struct caloris_err *err)
+{
+    struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
+    int rc = caloris_store_read_result(b->store, message->results->job, &json, err);
+    if (rc == 0) {
+        to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+        Caloris__Wire__Result result = CALORIS__WIRE__RESULT__INIT;
+        result.job = message->results->job;
+        result.result_json = (ProtobufCBinaryData){json.size, (uint8_t *)json.data};
+        answer.request = message->request;
+        answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_RESULT;
+        answer.result = &result;
+        answer_client(b, &client->peer, &answer);
+    }
+    caloris_buf_free(&json);
+    return rc;
+}
+
+/* A cancelled job has a result too, which says so. */
+static int store_cancelled(struct caloris_broker *b, struct client *client, const request *message,
+                           const struct caloris_store_job *job, struct caloris_err *err)
+{
+    struct caloris_err why;
+    caloris_err_set(&why, CALORIS_CANCELLED, "cancelled on request");
+    const struct caloris_job_result result = {.id = job->id[0] ? job->id : NULL, .error = &why};
+    const struct live *live = live_find(b, job->job);
+    struct caloris_buf json = CALORIS_BUF(CALORIS_JOB_MAX_BYTES);
+    struct caloris_store_end end = {
+        .state = CALORIS_STORE_CANCELLED,
+        .started_ms = live && live->group ? live->started_ms : 0,
+        .finished_ms = caloris_time_wall_ms(),
+        .code = caloris_code_name(why.code),
+        .text = why.text,
+    };
+    const struct promise promise = {
+        .kind = PROMISE_ENDED,
+        .peer = client->peer,
+        .to_client = true,
+        .request = message->request,
+        .job = job->job,
+    };
+    int rc = caloris_job_result_write(&result, &json, err);
+    if (rc == 0)
+        rc = promise_room(b, err);
+    if (rc == 0) {
+        end.result = json.data;
+        end.result_bytes = json.size;
+        rc = caloris_store_finish(b->store, job->job, &end, err);
+    }
+    if (rc == 0) {
+        promise_add(b, &promise);
+        promise_keep(b);
+    }
+    caloris_buf_free(&json);
+    return rc;
+}
+
+static int take_cancel(struct caloris_broker *b, struct client *client, const request *message,
+                       struct caloris_err *err)
+{
+    struct caloris_store_job job;
+    if (caloris_store_find(b->store, message->cancel->job, &job, err) < 0)
+        return -1;
+    if (job.state == CALORIS_STORE_QUEUED)
+        return store_cancelled(b, client, message, &job, err);
+    if (job.state != CALORIS_STORE_CANCELLED)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST, "job %" PRIu64 " has finished already",
+                               job.job);
+    to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT; /* asked twice */
+    Caloris__Wire__Nothing ok = CALORIS__WIRE__NOTHING__INIT;
+    answer.request = message->request;
+    answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_OK;
+    answer.ok = &ok;
+    answer_client(b, &client->peer, &answer);
+    return 0;
+}
+
+/* The answer is the state of now, events follow; a job that has ended is not watched. */
+static int take_watch(struct caloris_broker *b, struct client *client, const request *message,
+                      struct caloris_err *err)
+{
+    const Caloris__Wire__Watch *watch = message->watch;
+    struct status_message status;
+    if (caloris_store_find(b->store, watch->job, &status.job, err) < 0)
+        return -1;
+    if (status.job.state == CALORIS_STORE_QUEUED &&
+        watch_add(b, client, watch->job, watch->has_canvas && watch->canvas, err) < 0)
+        return -1;
+    answer_status(&status, live_find(b, watch->job));
+    return send_status(b, client, message, &status);
+}
+
+static int take_unwatch(struct caloris_broker *b, struct client *client, const request *message,
+                        struct caloris_err *err)
+{
+    (void)err;
+    watch_remove(b, client, message->unwatch->job);
+    to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    Caloris__Wire__Nothing ok = CALORIS__WIRE__NOTHING__INIT;
+    answer.request = message->request;
+    answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_OK;
+    answer.ok = &ok;
+    answer_client(b, &client->peer, &answer);
+    return 0;
+}
+
+static int take_list(struct caloris_broker *b, struct client *client, const request *message,
+                     struct caloris_err *err)
+{
+    const Caloris__Wire__List *asked = message->list;
+    uint32_t limit = asked->has_limit && asked->limit ? asked->limit : DEFAULT_LIST;
+    if (limit > BROKER_MAX_LIST)
+        limit = BROKER_MAX_LIST;
+    struct caloris_store_job *jobs = calloc(limit, sizeof(*jobs));
+    struct status_message *messages = calloc(limit, sizeof(*messages));
+    Caloris__Wire__JobStatus **pointers = calloc(limit, sizeof(*pointers));
+    int n = -1;
+    if (!jobs || !messages || !pointers)
+        caloris_err_sys(err, "a list of %u jobs", limit);
+    else
+        n = caloris_store_list(b->store, asked->has_finished && asked->finished,
+                               asked->has_before ? asked->before : UINT64_MAX, (int)limit, jobs,
+                               err);
+    if (n >= 0) {
+        to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+        Caloris__Wire__JobList list = CALORIS__WIRE__JOB_LIST__INIT;
+        for (int i = 0; i < n; i++) {
+            messages[i].job = jobs[i];
+            answer_status(&messages[i], live_find(b, jobs[i].job));
+            pointers[i] = &messages[i].status;
+        }
+        list.n_jobs = (size_t)n;
+        list.jobs = pointers;
+        list.queued = b->counts.queued - b->n_leased;
+        list.running = b->n_leased;
+        list.finished = b->counts.finished;
+        answer.request = message->request;
+        answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_LIST;
+        answer.list = &list;
+        answer_client(b, &client->peer, &answer);
+    }
+    free(pointers);
+    free(messages);
+    free(jobs);
+    return n < 0 ? -1 : 0;
+}
+
+static int take_cluster(struct caloris_broker *b, struct client *client, const request *message,
+                        struct caloris_err *err)
+{
+    Caloris__Wire__GroupStatus *groups = calloc(b->n_groups + 1, sizeof(*groups));
+    Caloris__Wire__GroupStatus **pointers = calloc(b->n_groups + 1, sizeof(*pointers));
+    int rc = 0;
+    if (groups && pointers) {
+        to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+        Caloris__Wire__Cluster cluster = CALORIS__WIRE__CLUSTER__INIT;
+        for (struct group *group = b->groups; group; group = group->next) {
+            Caloris__Wire__GroupStatus *status = &groups[cluster.n_groups];
+            caloris__wire__group_status__init(status);
+            status->name = group->name;
+            status->model = group->model;
+            status->host = group->host;
+            status->ranks = group->ranks;
+            status->running = group->n_held;
+            status->capacity = group->capacity;
+            status->silent_ms = b->now_ms - group->heard_ms;
+            pointers[cluster.n_groups++] = status;
+        }
+        cluster.groups = pointers;
+        cluster.queued = b->counts.queued - b->n_leased;
+        cluster.running = b->n_leased;
+        answer.request = message->request;
+        answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_CLUSTER;
+        answer.cluster = &cluster;
+        answer_client(b, &client->peer, &answer);
+    } else {
+        rc = caloris_err_sys(err, "%zu groups", b->n_groups);
+    }
+    free(pointers);
+    free(groups);
+    return rc;
+}
+
+static int take_ping(struct caloris_broker *b, struct client *client, const request *message,
+                     struct caloris_err *err)
+{
+    (void)err;
+    to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
+    answer.request = message->request;
+    answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_PONG;
+    answer.pong = &nothing;
+    answer_client(b, &client->peer, &answer);
+    return 0;
+}
+
+static const struct {
+    Caloris__Wire__ClientToGateway__BodyCase body;
+    int (*take)(struct caloris_broker *b, struct client *client, const request *message,
+                struct caloris_err *err);
+    bool joins; /* goes into the turn's commit; all others see what was committed before them */
+} handlers[] = {
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SUBMIT, take_submit, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_PING, take_ping, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SHOW, take_show, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_RESULTS, take_results, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CANCEL, take_cancel, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_WATCH, take_watch, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_UNWATCH, take_unwatch, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST, take_list, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CLUSTER, take_cluster, false},
+};
+
+static int take(struct caloris_broker *b, const struct caloris_peer *peer, const request *message,
+                struct caloris_err *err)
+{
+    if (message->body_case == CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_HELLO)
+        return take_hello(b, peer, message, err);
+    struct client *client = find(b, peer);
+    if (!client)
+        return caloris_err_set(err, CALORIS_PEER_LOST, "this gateway does not know you: say hello");
+    client->heard_ms = b->now_ms;
+    for (size_t i = 0; i < sizeof(handlers) / sizeof(*handlers); i++) {
+        if (handlers[i].body != message->body_case)
+            continue;
+        if (!handlers[i].joins)
+            promise_keep(b);
+        return handlers[i].take(b, client, message, err);
+    }
+    return caloris_err_set(err, CALORIS_BAD_REQUEST, "unknown request: field %u of %s",
+                           message->base.n_unknown_fields ? message->base.unknown_fields[0].tag : 0,
+                           message->base.descriptor->name);
+}
+
+void clients_take(struct caloris_broker *b, const struct caloris_peer *peer, const request *message)
+{
+    struct caloris_err why;
+    if (take(b, peer, message, &why) < 0)
+        answer_failure(b, peer, message->request, &why);
+}

@@ -1,0 +1,191 @@
+/* coordinator/gateway/broker/state.h (inside broker): what the broker keeps in memory.
+ *
+ * Bounded by who is connected, what they watch and what is leased; queued jobs stay in the store.
+ *
+ *   client --watches--> watch <--watches-- live --> group
+ *                                          live <--held-- group
+ */
+#ifndef CALORIS_BROKER_STATE_H
+#define CALORIS_BROKER_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "coordinator/gateway/broker/broker.h"
+#include "coordinator/gateway/broker/table.h"
+#include "coordinator/gateway/store/store.h"
+#include "proto/caloris.pb-c.h"
+#include "proto/wire.h"
+
+enum {
+    BROKER_MAX_CLIENTS = 16384,
+    BROKER_MAX_WATCHES = 65536, /* of all clients together */
+    BROKER_MAX_GROUPS = 1024,
+    BROKER_MAX_CAPACITY = 4096, /* leases that one group may hold */
+    BROKER_MAX_NAME = 128,      /* bytes of a group's name, model, host */
+    BROKER_MAX_LIST = 1000,     /* jobs in one answer */
+    BROKER_BATCH = 256,         /* messages taken from a socket per turn: one commit for all */
+};
+
+/* A lease is good in one life of the gateway, and is given once in it. */
+struct lease_id {
+    uint64_t epoch, counter;
+};
+
+struct watch {
+    struct client *client;
+    struct live *live;
+    bool canvas;
+    bool stale; /* its viewer lacks something: nothing more until a full canvas comes */
+    struct watch *next_of_client, *next_of_live;
+};
+
+struct client {
+    struct table_node node; /* by the hash of the routing id */
+    struct caloris_peer peer;
+    uint64_t heard_ms;
+    struct watch *watches;
+};
+
+/* A job that somebody computes or watches. */
+struct live {
+    struct table_node node; /* by job number */
+    uint64_t job;
+    struct group *group; /* who has the lease; NULL: nobody */
+    struct lease_id lease;
+    uint64_t started_ms; /* since 1970 */
+    bool following;      /* the group was told to send every step */
+    uint64_t asked_ms;   /* when it was last told */
+    uint32_t step, masks_left;
+    bool progress; /* step and masks_left are known */
+    struct watch *watches;
+    struct live *next_held;
+};
+
+struct group {
+    struct group *next;
+    struct caloris_peer peer;
+    char name[BROKER_MAX_NAME + 1], model[BROKER_MAX_NAME + 1], host[BROKER_MAX_NAME + 1];
+    uint32_t ranks, capacity;
+    uint32_t free; /* leases it would take now, as far as we know */
+    bool draining; /* its last beat wanted nothing though it holds less than it could */
+    bool cut_off;  /* its connection is gone */
+    uint64_t heard_ms, told_ms;
+    uint64_t ask_ms; /* 0, or when to ask for hello, so that it offers its results again */
+    struct live *held;
+    uint32_t n_held;
+};
+
+/* What a commit will make true, and whom to tell. */
+enum promise_kind { PROMISE_ACCEPTED, PROMISE_ENDED, PROMISE_TAKEN };
+struct promise {
+    enum promise_kind kind;
+    struct caloris_peer peer; /* client (ACCEPTED, a cancelling ENDED) or group */
+    bool to_client;
+    uint64_t request; /* of the client */
+    uint64_t job;
+    bool again;            /* ACCEPTED */
+    struct lease_id lease; /* the group's */
+};
+
+struct caloris_broker {
+    struct caloris_store *store;
+    struct caloris_broker_options options;
+    void *context, *clients_socket, *groups_socket;
+    struct table clients, live;
+    size_t n_watches;
+    struct group *groups;
+    size_t n_groups;
+    struct caloris_store_counts counts; /* on disk; queued: the leased ones too */
+    uint64_t n_leased;
+    uint64_t next_job; /* every queued job below is leased */
+    uint64_t lease_counter;
+    uint64_t now_ms; /* of the turn; a clock that never jumps */
+    uint64_t probed_ms, warned_ms;
+    struct promise *promises;
+    size_t n_promises, max_promises;
+};
+
+/* ---- answers (answer.c): sending never blocks; what cannot be sent is dropped ---- */
+
+typedef Caloris__Wire__GatewayToClient to_client;
+typedef Caloris__Wire__GatewayToGroup to_group;
+
+int answer_client(struct caloris_broker *b, const struct caloris_peer *peer, to_client *message);
+void answer_failure(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t request,
+                    const struct caloris_err *why);
+int answer_group(struct caloris_broker *b, struct group *group, to_group *message);
+
+/* "taken" or "cancel": either way the group may forget the job. */
+typedef Caloris__Wire__GatewayToGroup__BodyCase group_word;
+void answer_lease(struct caloris_broker *b, struct group *group, group_word word, uint64_t job,
+                  struct lease_id lease);
+
+/* A JobStatus and what it points to. */
+struct status_message {
+    Caloris__Wire__JobStatus status;
+    Caloris__Wire__Failure failure;
+    struct caloris_store_job job;
+};
+/* From message->job and what is live of it. */
+void answer_status(struct status_message *message, const struct live *live);
+
+/* A warning that may come with every message: one a second. */
+void broker_warn(struct caloris_broker *b, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* ---- live jobs and their watchers (watch.c) ---- */
+
+struct live *live_find(const struct caloris_broker *b, uint64_t job);
+struct live *live_need(struct caloris_broker *b, uint64_t job, struct caloris_err *err);
+void live_drop_unused(struct caloris_broker *b, struct live *live);
+
+int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, bool canvas,
+              struct caloris_err *err);
+void watch_remove(struct caloris_broker *b, struct client *client, uint64_t job);
+void watch_remove_all(struct caloris_broker *b, struct client *client);
+
+/* Tells every watcher the job's state as the store has it; when it is final, they watch no more. */
+void watch_tell_state(struct caloris_broker *b, struct live *live);
+void watch_tell_progress(struct caloris_broker *b, struct live *live,
+                         Caloris__Wire__Progress *progress);
+/* Whether the group shall send every step now; tells it when that changed or a full canvas is
+ * due. */
+void watch_follow(struct caloris_broker *b, struct live *live);
+bool watch_wants_canvas(const struct live *live);
+
+/* ---- promises (promise.c) ---- */
+
+/* Room for one promise, to be had before the write that it is about. */
+int promise_room(struct caloris_broker *b, struct caloris_err *err);
+void promise_add(struct caloris_broker *b, const struct promise *promise);
+/* Commits and keeps them, or undoes everything and says so. Call before telling anybody what the
+ * store holds. */
+void promise_keep(struct caloris_broker *b);
+
+/* ---- the two sides ---- */
+
+void clients_take(struct caloris_broker *b, const struct caloris_peer *peer,
+                  const Caloris__Wire__ClientToGateway *message);
+/* Forgets clients whose connections are gone. */
+void clients_probe(struct caloris_broker *b);
+void clients_forget_all(struct caloris_broker *b);
+
+void groups_take(struct caloris_broker *b, const struct caloris_peer *peer,
+                 const Caloris__Wire__GroupToGateway *message);
+/* Beats that are due, groups that fell silent. */
+void groups_watch_over(struct caloris_broker *b);
+void groups_forget_all(struct caloris_broker *b);
+struct group *groups_find(const struct caloris_broker *b, const struct caloris_peer *peer);
+/* The job is nobody's from now on. */
+void groups_unlease(struct caloris_broker *b, struct live *live);
+
+/* Hands queued jobs to groups that have room. */
+void lease_out(struct caloris_broker *b);
+/* Gives the job to the group under a new lease, without telling it. */
+int lease_assign(struct caloris_broker *b, struct group *group, uint64_t job, struct live **live,
+                 struct caloris_err *err);
+
+#endif

@@ -1,0 +1,204 @@
+#include "coordinator/gateway/broker/state.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum { SNAPSHOT_EVERY_MS = 250 }; /* per job, however many viewers fall behind */
+
+struct live *live_find(const struct caloris_broker *b, uint64_t job)
+{
+    struct table_node *node = table_find(&b->live, job);
+    return node ? TABLE_ENTRY(node, struct live, node) : NULL;
+}
+
+struct live *live_need(struct caloris_broker *b, uint64_t job, struct caloris_err *err)
+{
+    struct live *live = live_find(b, job);
+    if (live)
+        return live;
+    live = calloc(1, sizeof(*live));
+    if (!live || table_add(&b->live, &live->node, job, err) < 0) {
+        caloris_err_sys(err, "job %" PRIu64, job);
+        free(live);
+        return NULL;
+    }
+    live->job = job;
+    return live;
+}
+
+void live_drop_unused(struct caloris_broker *b, struct live *live)
+{
+    if (live->group || live->watches)
+        return;
+    table_remove(&b->live, &live->node);
+    free(live);
+}
+
+/* ---- who watches ---- */
+
+static struct watch *watch_find(const struct client *client, uint64_t job)
+{
+    struct watch *watch = client->watches;
+    while (watch && watch->live->job != job)
+        watch = watch->next_of_client;
+    return watch;
+}
+
+/* Unlinks and frees it; the job stays, even unused. */
+static void watch_drop(struct caloris_broker *b, struct watch *watch)
+{
+    struct watch **at = &watch->client->watches;
+    while (*at != watch)
+        at = &(*at)->next_of_client;
+    *at = watch->next_of_client;
+    at = &watch->live->watches;
+    while (*at != watch)
+        at = &(*at)->next_of_live;
+    *at = watch->next_of_live;
+    b->n_watches--;
+    free(watch);
+}
+
+int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, bool canvas,
+              struct caloris_err *err)
+{
+    struct watch *watch = watch_find(client, job);
+    if (!watch) {
+        if (b->n_watches >= BROKER_MAX_WATCHES)
+            return caloris_err_set(err, CALORIS_AGAIN, "%d jobs are watched; that is the limit",
+                                   BROKER_MAX_WATCHES);
+        struct live *live = live_need(b, job, err);
+        if (!live)
+            return -1;
+        watch = calloc(1, sizeof(*watch));
+        if (!watch) {
+            caloris_err_sys(err, "watching job %" PRIu64, job);
+            live_drop_unused(b, live);
+            return -1;
+        }
+        watch->client = client;
+        watch->live = live;
+        watch->next_of_client = client->watches;
+        client->watches = watch;
+        watch->next_of_live = live->watches;
+        live->watches = watch;
+        b->n_watches++;
+    }
+    watch->canvas = canvas;
+    watch->stale = true;
+    watch_follow(b, watch->live);
+    return 0;
+}
+
+void watch_remove(struct caloris_broker *b, struct client *client, uint64_t job)
+{
+    struct watch *watch = watch_find(client, job);
+    if (!watch)
+        return;
+    struct live *live = watch->live;
+    watch_drop(b, watch);
+    watch_follow(b, live);
+    live_drop_unused(b, live);
+}
+
+void watch_remove_all(struct caloris_broker *b, struct client *client)
+{
+    while (client->watches)
+        watch_remove(b, client, client->watches->live->job);
+}
+
+/* ---- what they see ---- */
+
+static int tell(struct caloris_broker *b, const struct watch *watch, Caloris__Wire__Event *event)
+{
+    to_client message = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    message.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_EVENT;
+    message.event = event;
+    return answer_client(b, &watch->client->peer, &message);
+}
+
+void watch_tell_state(struct caloris_broker *b, struct live *live)
+{
+    struct status_message message;
+    struct caloris_err err;
+    if (!live->watches)
+        return;
+    if (caloris_store_find(b->store, live->job, &message.job, &err) < 0) {
+        broker_warn(b, "%s", err.text);
+        return;
+    }
+    answer_status(&message, live);
+    Caloris__Wire__Event event = CALORIS__WIRE__EVENT__INIT;
+    event.job = live->job;
+    event.status = &message.status;
+    bool final = message.job.state != CALORIS_STORE_QUEUED;
+    for (struct watch *watch = live->watches, *next; watch; watch = next) {
+        next = watch->next_of_live;
+        tell(b, watch, &event);
+        watch->stale = true; /* whoever computes it next starts from an empty canvas */
+        if (final)
+            watch_drop(b, watch);
+    }
+}
+
+void watch_tell_progress(struct caloris_broker *b, struct live *live,
+                         Caloris__Wire__Progress *progress)
+{
+    live->progress = true;
+    live->step = progress->step;
+    live->masks_left = progress->masks_left;
+    Caloris__Wire__Event event = CALORIS__WIRE__EVENT__INIT;
+    event.job = live->job;
+    event.progress = progress;
+    for (struct watch *watch = live->watches; watch; watch = watch->next_of_live) {
+        if (!watch->canvas || (watch->stale && !progress->full))
+            continue;
+        /* Steps build on each other: who misses one has to wait for the next whole canvas. */
+        watch->stale = tell(b, watch, &event) < 0;
+    }
+    watch_follow(b, live);
+}
+
+bool watch_wants_canvas(const struct live *live)
+{
+    for (const struct watch *watch = live->watches; watch; watch = watch->next_of_live) {
+        if (watch->canvas)
+            return true;
+    }
+    return false;
+}
+
+static bool canvas_is_due(const struct live *live)
+{
+    for (const struct watch *watch = live->watches; watch; watch = watch->next_of_live) {
+        if (watch->canvas && watch->stale)
+            return true;
+    }
+    return false;
+}
+
+void watch_follow(struct caloris_broker *b, struct live *live)
+{
+    if (!live->group)
+        return;
+    bool wanted = watch_wants_canvas(live);
+    bool again = wanted && canvas_is_due(live) && b->now_ms - live->asked_ms >= SNAPSHOT_EVERY_MS;
+    if (wanted == live->following && !again)
+        return;
+    Caloris__Wire__LeaseId id = CALORIS__WIRE__LEASE_ID__INIT;
+    Caloris__Wire__LeaseRef lease = CALORIS__WIRE__LEASE_REF__INIT;
+    Caloris__Wire__Follow follow = CALORIS__WIRE__FOLLOW__INIT;
+    to_group message = CALORIS__WIRE__GATEWAY_TO_GROUP__INIT;
+    id.epoch = live->lease.epoch;
+    id.counter = live->lease.counter;
+    lease.job = live->job;
+    lease.lease = &id;
+    follow.lease = &lease;
+    follow.canvas = wanted;
+    message.body_case = CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_FOLLOW;
+    message.follow = &follow;
+    if (answer_group(b, live->group, &message) == 0) {
+        live->following = wanted;
+        live->asked_ms = b->now_ms;
+    }
+}

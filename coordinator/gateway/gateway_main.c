@@ -1,0 +1,223 @@
+/* caloris-gateway: the durable queue between clients and groups. */
+#include "base/conf.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "coordinator/gateway/broker/broker.h"
+#include "coordinator/gateway/publish.h"
+#include "coordinator/gateway/store/store.h"
+#include "proto/wire.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+struct values {
+    char *state, *name, *clients, *groups;
+    uint64_t beat_ms, lost_ms;
+    int64_t log_level;
+};
+
+#define AT(field) offsetof(struct values, field)
+
+static const struct caloris_option options[] = {
+    {.name = "state",
+     .letter = 's',
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(state),
+     .argument = "DIR",
+     .help =
+         "private directory (mode 0700, on a local disk) of the queue and, unless said otherwise, "
+         "the sockets (default: $XDG_STATE_HOME/caloris/NAME, ~/.local/state/caloris/NAME)"},
+    {.name = "name",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(name),
+     .argument = "NAME",
+     .help = "written to ~/.caloris/NAME, where clients look (default: \"default\"; none where "
+             "--clients is given)"},
+    {.name = "clients",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(clients),
+     .argument = "ENDPOINT",
+     .help = "where clients connect, ipc:// in a directory of mode 0700 (default: clients.sock in "
+             "--state)"},
+    {.name = "groups",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(groups),
+     .argument = "ENDPOINT",
+     .help = "where groups connect, likewise (default: groups.sock in --state)"},
+    {.name = "beat",
+     .type = CALORIS_OPTION_DURATION,
+     .offset = AT(beat_ms),
+     .default_text = "2s",
+     .argument = "TIME",
+     .help = "how often gateway and groups give each other a sign of life"},
+    {.name = "lost",
+     .type = CALORIS_OPTION_DURATION,
+     .offset = AT(lost_ms),
+     .default_text = "10s",
+     .argument = "TIME",
+     .help = "the silence after which a group's jobs are given to others"},
+    {.name = "log-level",
+     .type = CALORIS_OPTION_CHOICE,
+     .offset = AT(log_level),
+     .choices = "debug|info|warn|error",
+     .default_text = "info",
+     .argument = "LEVEL",
+     .help = "log lines below this are dropped"},
+};
+
+static const struct caloris_program program = {
+    .name = "caloris-gateway",
+    .group = "gateway",
+    .usage = "caloris-gateway [--name NAME] [--state DIR]",
+    .about =
+        "Accepts jobs from clients, keeps them and their results on disk, and leases them to the "
+        "groups that dial in. Ends on SIGTERM or SIGINT; queued jobs stay. Exit codes: 0 done, 2 "
+        "bad configuration (do not restart), 70 internal error, 75 try again later.",
+    .options = options,
+    .n_options = sizeof(options) / sizeof(options[0]),
+};
+
+/* Where it all is. */
+struct places {
+    const char *name; /* to publish; NULL: not */
+    char state[PATH_MAX];
+    char clients[CALORIS_WIRE_MAX_ENDPOINT], groups[CALORIS_WIRE_MAX_ENDPOINT];
+};
+
+static int find_state(const struct values *values, struct places *places, struct caloris_err *err)
+{
+    const char *name = places->name ? places->name : "default";
+    const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n;
+    if (values->state && values->state[0] == '/') {
+        n = snprintf(places->state, sizeof(places->state), "%s", values->state);
+    } else if (values->state) {
+        char here[PATH_MAX];
+        if (!getcwd(here, sizeof(here)))
+            return caloris_err_sys(err, "the current directory");
+        return caloris_file_join(places->state, sizeof(places->state), here, values->state, err);
+    } else if (xdg && xdg[0] == '/') {
+        n = snprintf(places->state, sizeof(places->state), "%s/caloris/%s", xdg, name);
+    } else if (home && home[0] == '/') {
+        n = snprintf(places->state, sizeof(places->state), "%s/.local/state/caloris/%s", home,
+                     name);
+    } else {
+        return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                               "neither XDG_STATE_HOME nor HOME is set: --state says where to be");
+    }
+    if (n < 0 || (size_t)n >= sizeof(places->state))
+        return caloris_err_set(err, CALORIS_BAD_CONFIG, "the state directory's path is too long");
+    return 0;
+}
+
+static int find_endpoint(const char *given, const char *state, const char *file,
+                         char endpoint[CALORIS_WIRE_MAX_ENDPOINT], struct caloris_err *err)
+{
+    int n = given ? snprintf(endpoint, CALORIS_WIRE_MAX_ENDPOINT, "%s", given)
+                  : snprintf(endpoint, CALORIS_WIRE_MAX_ENDPOINT, "ipc://%s/%s", state, file);
+    if (n < 0 || n >= CALORIS_WIRE_MAX_ENDPOINT)
+        return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                               "%.120s…: a socket's path may have 107 bytes; choose a shorter "
+                               "directory",
+                               given ? given : state);
+    return 0;
+}
+
+static int find_places(const struct values *values, struct places *places, struct caloris_err *err)
+{
+    places->name = values->name ? values->name : values->clients ? NULL : "default";
+    if (places->name && publish_check_name(places->name, err) < 0)
+        return -1;
+    if (values->lost_ms < 2 * values->beat_ms || values->beat_ms < 10)
+        return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                               "beat %" PRIu64 " ms, lost %" PRIu64
+                               " ms: a beat is at least 10 ms, and lost at least two beats",
+                               values->beat_ms, values->lost_ms);
+    if (find_state(values, places, err) < 0 ||
+        find_endpoint(values->clients, places->state, "clients.sock", places->clients, err) < 0 ||
+        find_endpoint(values->groups, places->state, "groups.sock", places->groups, err) < 0)
+        return -1;
+    if (strcmp(places->clients, places->groups) == 0)
+        return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                               "%s: clients and groups need an endpoint each", places->clients);
+    return 0;
+}
+
+static int serve(const struct values *values, int stop_fd, struct caloris_err *err)
+{
+    struct places places;
+    struct caloris_store *store = NULL;
+    struct caloris_broker *broker = NULL;
+    bool published = false;
+    int rc = -1;
+    if (find_places(values, &places, err) < 0)
+        return -1;
+    const struct caloris_broker_options broker_options = {
+        .clients = places.clients,
+        .groups = places.groups,
+        .beat_ms = values->beat_ms,
+        .lost_ms = values->lost_ms,
+    };
+    store = caloris_store_open(places.state, err);
+    if (!store)
+        goto out;
+    broker = caloris_broker_open(store, &broker_options, err);
+    if (!broker)
+        goto out;
+    if (places.name && publish_write(places.name, places.clients, err) < 0)
+        goto out;
+    published = places.name != NULL;
+    printf("ready: clients %s groups %s\n", places.clients, places.groups);
+    fflush(stdout);
+    rc = caloris_broker_run(broker, stop_fd, err);
+    caloris_log(CALORIS_LOG_INFO, "ending; queued jobs stay in %s", places.state);
+out:
+    if (published)
+        publish_remove(places.name, places.clients);
+    caloris_broker_close(broker);
+    caloris_store_close(store);
+    return rc;
+}
+
+/* Readable when this process shall end. Blocked before ZeroMQ makes threads, which inherit it. */
+static int open_stop_fd(struct caloris_err *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGPIPE, SIG_IGN);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return caloris_err_sys(err, "signals");
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? caloris_err_sys(err, "signals") : fd;
+}
+
+int main(int argc, char **argv)
+{
+    struct values values = {0};
+    struct caloris_err err = {0};
+    bool done = false;
+    int code = 0, stop_fd = -1;
+    struct caloris_conf *conf = caloris_conf_load(&program, argc, argv, &values, NULL, &done, &err);
+    if (conf && !done) {
+        caloris_log_set_level((enum caloris_log_level)values.log_level);
+        caloris_log_set_who("gateway");
+        stop_fd = open_stop_fd(&err);
+    }
+    if (!conf || (!done && (stop_fd < 0 || serve(&values, stop_fd, &err) < 0))) {
+        fprintf(stderr, "caloris-gateway: %s\n", err.text);
+        code = caloris_exit_server(err.code);
+    }
+    if (stop_fd >= 0)
+        close(stop_fd);
+    caloris_conf_free(conf);
+    return code;
+}

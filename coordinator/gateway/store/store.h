@@ -1,0 +1,115 @@
+/* coordinator/gateway/store/store.h: the durable queue: every accepted job, and what became of it.
+ *
+ * SQLite in the state directory, WAL, synchronous=FULL: what caloris_store_commit has returned for
+ * survives kill -9 and power loss. States on disk are queued, done, failed, cancelled; which queued
+ * job is leased to whom is the broker's knowledge and dies with it, so after a restart whatever had
+ * not finished is queued. One store per directory, one thread. Writes gather in a transaction until
+ * caloris_store_commit: one sync for many.
+ */
+#ifndef CALORIS_STORE_H
+#define CALORIS_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/jobs.h"
+
+struct caloris_buf;
+struct caloris_err;
+struct caloris_store;
+
+/* As they stand in the database; the numbers are those of JobState in caloris.proto. */
+enum caloris_store_state {
+    CALORIS_STORE_QUEUED = 1,
+    CALORIS_STORE_DONE = 3,
+    CALORIS_STORE_FAILED = 4,
+    CALORIS_STORE_CANCELLED = 5,
+};
+
+struct caloris_store_job {
+    uint64_t job;
+    enum caloris_store_state state;
+    uint64_t submitted_ms, started_ms, finished_ms; /* since 1970; 0: not yet */
+    uint32_t crashes;
+    char id[CALORIS_JOB_MAX_ID + 1]; /* the submitter's; "": none */
+    char code[32], text[512];        /* why it failed or was cancelled; "": it was not */
+};
+
+struct caloris_store_counts {
+    uint64_t queued, finished;
+};
+
+/* Opens or makes DIR/queue.db; DIR is made with mode 0700 if it is not there. BAD_CONFIG for a
+ * directory that others may enter or that is on a network file system, for a damaged or foreign
+ * database, and when another gateway has it (its pid is named). Free with caloris_store_close. */
+struct caloris_store *caloris_store_open(const char *dir, struct caloris_err *err);
+/* What is not committed is lost. NULL is fine. */
+void caloris_store_close(struct caloris_store *store);
+
+/* Which life of the gateway this is (greater than every earlier one's), and in which the database
+ * was made: a job number of an older life means nothing here. */
+uint64_t caloris_store_epoch(const struct caloris_store *store);
+uint64_t caloris_store_first_epoch(const struct caloris_store *store);
+
+/* ---- writes: on disk after caloris_store_commit ---- */
+
+/* Makes all writes since the last commit durable, or undoes them all (-1): AGAIN when the disk is
+ * full. Nothing to write is fine. */
+int caloris_store_commit(struct caloris_store *store, struct caloris_err *err);
+
+struct caloris_store_submission {
+    const void *key; /* [key_bytes] */
+    size_t key_bytes;
+    const void *body; /* [body_bytes]: the JSON object as it came */
+    size_t body_bytes;
+    const char *id; /* NULL: none */
+    int64_t seed;   /* drawn for a body that names none; -1: it names one */
+    uint64_t now_ms;
+};
+/* *again: the key is known with the same body, *job is that of before. A known key with another
+ * body is BAD_REQUEST. */
+int caloris_store_add(struct caloris_store *store,
+                      const struct caloris_store_submission *submission, uint64_t *job, bool *again,
+                      struct caloris_err *err);
+
+/* A queued job ends: *state says how. result: its JSON. 1: it was not queued, nothing changed. */
+struct caloris_store_end {
+    enum caloris_store_state state;
+    uint64_t started_ms, finished_ms;
+    const char *code, *text; /* NULL when done */
+    const void *result;      /* [result_bytes] */
+    size_t result_bytes;
+};
+int caloris_store_finish(struct caloris_store *store, uint64_t job,
+                         const struct caloris_store_end *end, struct caloris_err *err);
+
+/* The group that computed it was lost. */
+int caloris_store_count_crash(struct caloris_store *store, uint64_t job, struct caloris_err *err);
+
+/* ---- reads ---- */
+
+int caloris_store_count(struct caloris_store *store, struct caloris_store_counts *counts,
+                        struct caloris_err *err);
+
+/* NOT_FOUND names the job. */
+int caloris_store_find(struct caloris_store *store, uint64_t job, struct caloris_store_job *found,
+                       struct caloris_err *err);
+
+/* The oldest queued job whose number is at least from: 1 and *job; 0: there is none. */
+int caloris_store_next(struct caloris_store *store, uint64_t from, uint64_t *job,
+                       struct caloris_err *err);
+
+/* Appends the job's JSON, with the seed that was drawn for it. */
+int caloris_store_read_job(struct caloris_store *store, uint64_t job, struct caloris_buf *json,
+                           struct caloris_err *err);
+
+/* Appends the result's JSON; AGAIN when the job has not finished. */
+int caloris_store_read_result(struct caloris_store *store, uint64_t job, struct caloris_buf *json,
+                              struct caloris_err *err);
+
+/* Up to limit jobs with numbers below before, newest first, into jobs [limit]; how many, or -1. */
+int caloris_store_list(struct caloris_store *store, bool finished_too, uint64_t before, int limit,
+                       struct caloris_store_job *jobs, struct caloris_err *err);
+
+#endif
