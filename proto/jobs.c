@@ -268,9 +268,13 @@ int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struc
                                CALORIS_JOB_MAX_BYTES);
     json_error_t error;
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-    if (!root)
-        return caloris_err_set(err, CALORIS_BAD_REQUEST, "job: no JSON: column %d: %s",
-                               error.column, error.text);
+    if (!root) {
+        /* "… near 'text of the job'" is cut: prompts do not belong into logs. */
+        const char *quote = strstr(error.text, " near '");
+        const int n_text = quote ? (int)(quote - error.text) : (int)strlen(error.text);
+        return caloris_err_set(err, CALORIS_BAD_REQUEST, "job: no JSON: column %d: %.*s",
+                               error.column, n_text, error.text);
+    }
     int status = -1;
     if (!json_is_object(root))
         caloris_err_set(err, CALORIS_BAD_REQUEST, "job: not a JSON object");

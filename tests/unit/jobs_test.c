@@ -108,6 +108,7 @@ static const struct {
     const char *json, *complaint; /* the text begins with it */
 } refused[] = {
     {"", "job: no JSON"},
+    {"{\"prompt\":\"x\",sec\nret}", "job: no JSON: column 15: string or '}' expected"},
     {"{\"prompt\":\"x\"} 1", "job: no JSON"},
     {"[1]", "job: not a JSON object"},
     {"{\"prompt\":\"x\",\"prompt\":\"y\"}", "job: no JSON: column 22: duplicate object key"},
@@ -174,6 +175,7 @@ static void refuses_by_name(void **state)
             fail_msg("%s\n  expected: %s\n  found:    %s", refused[i].json, refused[i].complaint,
                      err.text);
         assert_int_equal(err.code, CALORIS_BAD_REQUEST);
+        assert_null(strstr(err.text, "near '")); /* nothing of the job in what may be logged */
         if (strncmp(refused[i].json, IDS, sizeof(IDS) - 1) == 0 &&
             strncmp(err.text, "job:", 4) != 0)
             assert_string_equal(job.id, "j"); /* so that the refusal can be answered */
