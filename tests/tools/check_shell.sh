@@ -11,5 +11,5 @@ mapfile -t scripts < <(
     find deploy tests -name '*.sh' -o -name '*.sbatch' | LC_ALL=C sort
     find .ci -type f
 )
-shellcheck --external-sources --source-path=SCRIPTDIR "${scripts[@]}"
+shellcheck "${scripts[@]}"
 echo "${#scripts[@]} scripts are clean"
