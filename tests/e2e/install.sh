@@ -1,0 +1,38 @@
+#!/bin/bash
+# cmake --install with DESTDIR: what is there, nothing else, and it runs from there.
+#
+#   install.sh BUILD_DIR CMAKE
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+
+DESTDIR=$WORK/root "$2" --install "$1" >"$WORK/install.log" 2>&1 || fail "cmake --install"
+
+prefix=$(dirname "$(dirname "$(find "$WORK/root" -path '*/bin/caloris')")")
+[ "$prefix" != . ] || fail "no bin/caloris under DESTDIR"
+(cd "$prefix" && find . -type f | LC_ALL=C sort) >"$WORK/there"
+cat >"$WORK/wanted" <<'EOF'
+./bin/caloris
+./bin/caloris-engine
+./bin/caloris-gateway
+./share/caloris/caloris.conf
+./share/caloris/models/tinycoder/README.md
+./share/caloris/models/tinycoder/config.json
+./share/caloris/models/tinycoder/model.safetensors
+./share/caloris/models/tinycoder/prompts.jsonl
+./share/caloris/models/tinycoder/reference.json
+./share/caloris/models/tinycoder/tokenizer.json
+./share/caloris/models/tinycoder/tokenizer_config.json
+./share/caloris/slurm/offline.sbatch
+./share/caloris/slurm/serve.sbatch
+EOF
+diff -u "$WORK/wanted" "$WORK/there" || fail "what is installed is not what should be"
+
+for program in caloris caloris-engine caloris-gateway; do
+    said=$(limited 20 "$prefix/bin/$program" --version) || fail "$program --version"
+    [[ $said =~ ^$program\ [0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "$program --version said: $said"
+    [ -x "$prefix/bin/$program" ] || fail "$program is not executable"
+    # Nothing of the build folder is needed to run it.
+    if readelf -d "$prefix/bin/$program" 2>/dev/null | grep -qE 'RUNPATH|RPATH'; then
+        fail "$program still has a run path"
+    fi
+done
