@@ -23,8 +23,13 @@ static void invent_row(const struct caloris_piece *piece, size_t row, float *to)
     uint64_t tensor = mix(((uint64_t)piece->layer << 8 | (uint64_t)piece->role) + 1);
     uint64_t key = mix(tensor + piece->row_first + row);
     float scale = sqrtf(12.0f / (float)piece->whole_cols);
+    uint64_t word = 0;
     for (size_t i = 0; i < piece->cols; i++) {
-        uint32_t bits = (uint32_t)(mix(key + (piece->col_first + i) * 0x9e3779b97f4a7c15u) >> 40);
+        /* Two neighbours of the tensor share a word. */
+        size_t col = piece->col_first + i;
+        if (i == 0 || col % 2 == 0)
+            word = mix(key + col / 2 * 0x9e3779b97f4a7c15u);
+        uint32_t bits = (uint32_t)(col % 2 == 0 ? word >> 40 : word & 0xffffff);
         to[i] = ((float)bits * 0x1p-24f - 0.5f) * scale;
     }
 }

@@ -17,7 +17,6 @@
 
 struct caloris_err;
 struct caloris_pool;
-struct caloris_comm;
 
 /* ---- config.json ------------------------------------------------------------------------- */
 
