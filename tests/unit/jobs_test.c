@@ -108,7 +108,7 @@ static const struct {
     const char *json, *complaint; /* the text begins with it */
 } refused[] = {
     {"", "job: no JSON"},
-    {"{\"prompt\":\"x\",sec\nret}", "job: no JSON: column 15: string or '}' expected"},
+    {"{\"prompt\":\"x\",sec\nret}", "job: no JSON: column 17: string or '}' expected"},
     {"{\"prompt\":\"x\"} 1", "job: no JSON"},
     {"[1]", "job: not a JSON object"},
     {"{\"prompt\":\"x\",\"prompt\":\"y\"}", "job: no JSON: column 22: duplicate object key"},
