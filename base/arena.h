@@ -1,5 +1,5 @@
-/* base/arena.h: one piece of memory dealt out in parts. The same walk, run twice, first measures and then places, so that what is
- * planned is exactly what is used.
+/* base/arena.h: one piece of memory dealt out in parts. The same walk, run twice, first measures
+ * and then places, so that what is planned is exactly what is used.
  */
 #ifndef CALORIS_ARENA_H
 #define CALORIS_ARENA_H
@@ -25,7 +25,8 @@ void *caloris_arena_take(struct caloris_arena *arena, size_t count, size_t eleme
 int caloris_arena_check(const struct caloris_arena *arena, const char *what,
                         struct caloris_err *err);
 
-/* bytes of zeroed memory from the system, huge pages asked for; NULL and err (NO_MEMORY). Give back with the same size. */
+/* bytes of zeroed memory from the system, huge pages asked for; NULL and err (NO_MEMORY). Give back
+ * with the same size. */
 void *caloris_arena_map(size_t bytes, const char *what, struct caloris_err *err);
 void caloris_arena_unmap(void *base, size_t bytes);
 

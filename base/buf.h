@@ -1,4 +1,5 @@
-/* base/buf.h: bytes that grow, up to a stated maximum (nothing that comes from outside may grow without one). */
+/* base/buf.h: bytes that grow, up to a stated maximum (nothing that comes from outside may grow
+ * without one). */
 #ifndef CALORIS_BUF_H
 #define CALORIS_BUF_H
 
@@ -16,7 +17,8 @@ struct caloris_buf {
 
 #define CALORIS_BUF(max_bytes) ((struct caloris_buf){NULL, 0, 0, (max_bytes)})
 
-int caloris_buf_append(struct caloris_buf *buf, const void *bytes, size_t n, struct caloris_err *err);
+int caloris_buf_append(struct caloris_buf *buf, const void *bytes, size_t n,
+                       struct caloris_err *err);
 int caloris_buf_printf(struct caloris_buf *buf, struct caloris_err *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -1,8 +1,8 @@
 /* base/err.h: why a call failed, in one line that a reader can act on without the source.
  *
- * Functions return 0 or -1 (constructors: a pointer or NULL) and fill a struct caloris_err that the caller may leave
- * NULL. The text says what was being done, to what, and what was found. The codes are few; one table maps
- * them to exit codes and to the names used on the wire and in results.
+ * Functions return 0 or -1 (constructors: a pointer or NULL) and fill a struct caloris_err that the
+ * caller may leave NULL. The text says what was being done, to what, and what was found. The codes
+ * are few; one table maps them to exit codes and to the names used on the wire and in results.
  */
 #ifndef CALORIS_ERR_H
 #define CALORIS_ERR_H
@@ -38,11 +38,13 @@ struct caloris_err {
 int caloris_err_set(struct caloris_err *err, enum caloris_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The same, with ": " and the text of errno appended; ENOMEM becomes CALORIS_NO_MEMORY, all else CALORIS_IO. */
+/* The same, with ": " and the text of errno appended; ENOMEM becomes CALORIS_NO_MEMORY, all else
+ * CALORIS_IO. */
 int caloris_err_sys(struct caloris_err *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Puts "prefix: " before the text that is there (the caller's context: a file, a rank, a job). Returns -1. */
+/* Puts "prefix: " before the text that is there (the caller's context: a file, a rank, a job).
+ * Returns -1. */
 int caloris_err_prefix(struct caloris_err *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -9,15 +9,16 @@
 struct caloris_buf;
 struct caloris_err;
 
-/* n bytes at offset, all or nothing. Errors name path, the offset and how many bytes are missing (CALORIS_BAD_MODEL
- * when the file ends early: models are what is read this way). */
+/* n bytes at offset, all or nothing. Errors name path, the offset and how many bytes are missing
+ * (CALORIS_BAD_MODEL when the file ends early: models are what is read this way). */
 int caloris_file_read_at(int fd, const char *path, void *to, size_t n, uint64_t offset,
                          struct caloris_err *err);
 
 /* The whole file into buf; longer than buf->max is an error. */
 int caloris_file_read(const char *path, struct caloris_buf *buf, struct caloris_err *err);
 
-/* Writes path by way of a temporary file and rename, with this mode: readers see the old or the new one. */
+/* Writes path by way of a temporary file and rename, with this mode: readers see the old or the new
+ * one. */
 int caloris_file_write(const char *path, const void *bytes, size_t n, mode_t mode,
                        struct caloris_err *err);
 

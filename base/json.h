@@ -1,4 +1,5 @@
-/* base/json.h: jansson with the project's limits: a maximum size, no duplicate keys, errors with file and line. */
+/* base/json.h: jansson with the project's limits: a maximum size, no duplicate keys, errors with
+ * file and line. */
 #ifndef CALORIS_JSON_H
 #define CALORIS_JSON_H
 
@@ -10,7 +11,8 @@ struct caloris_err;
 /* The document in path (at most max bytes), or NULL. Free with json_decref. */
 json_t *caloris_json_load(const char *path, size_t max, struct caloris_err *err);
 
-/* The same from n bytes at text; what names them in errors. Code of a failure: CALORIS_BAD_REQUEST. */
+/* The same from n bytes at text; what names them in errors. Code of a failure:
+ * CALORIS_BAD_REQUEST. */
 json_t *caloris_json_parse(const char *text, size_t n, const char *what, struct caloris_err *err);
 
 #endif

@@ -51,7 +51,8 @@ void caloris_log(enum caloris_log_level level, const char *format, ...)
     if (length > sizeof(line) - 2)
         length = sizeof(line) - 2;
     line[length] = '\n';
-    /* One write, so that lines of several ranks do not mix. A log that cannot be written is not an error. */
+    /* One write, so that lines of several ranks do not mix. A log that cannot be written is not an
+     * error. */
     ssize_t ignored = write(STDERR_FILENO, line, length + 1);
     (void)ignored;
 }

@@ -1,5 +1,6 @@
-/* base/log.h: one line per event on stderr, from programs and their long-lived threads (library calls return errors
- * instead). A line reads "2026-11-23T20:03:55.123Z info rank=0/4 host=n1 text". Prompts and answers are never logged.
+/* base/log.h: one line per event on stderr, from programs and their long-lived threads (library
+ * calls return errors instead). A line reads "2026-11-23T20:03:55.123Z info rank=0/4 host=n1 text".
+ * Prompts and answers are never logged.
  */
 #ifndef CALORIS_LOG_H
 #define CALORIS_LOG_H

@@ -1,7 +1,8 @@
 /* base/rng.h: counter-based random numbers, Philox4x32-10.
  *
- * Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC11. A number depends on (key, counter)
- * alone, never on what was drawn before, so sampling noise is the same for any rank count, batch or resume.
+ * Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC11. A number depends
+ * on (key, counter) alone, never on what was drawn before, so sampling noise is the same for any
+ * rank count, batch or resume.
  */
 #ifndef CALORIS_RNG_H
 #define CALORIS_RNG_H
@@ -21,7 +22,8 @@ struct caloris_noise_key {
 
 enum caloris_noise_stream { CALORIS_NOISE_TOKEN = 1, CALORIS_NOISE_ORDER = 2 };
 
-/* Uniform in (0, 1), never 0 or 1, for one canvas position and one token id (id 0 where there is none). */
+/* Uniform in (0, 1), never 0 or 1, for one canvas position and one token id (id 0 where there is
+ * none). */
 double caloris_noise_uniform(const struct caloris_noise_key *key, uint32_t position,
                              uint32_t token_id);
 

@@ -15,7 +15,8 @@ enum { CALORIS_TIME_TEXT = 32 };
 /* ISO 8601 in UTC with milliseconds. Returns text. */
 const char *caloris_time_text(uint64_t wall_ms, char text[CALORIS_TIME_TEXT]);
 
-/* How often has somebody polled for something in vain: spins first, then sleeps, longer each time, up to 1 ms.
+/* How often has somebody polled for something in vain: spins first, then sleeps, longer each time,
+ * up to 1 ms.
  * Start from {0}; reset by assigning {0} when something came. */
 struct caloris_backoff {
     uint32_t tries;

@@ -178,7 +178,8 @@ static void test_size_text(void **state)
         assert_string_equal(caloris_size_text(cases[i].bytes, text), cases[i].text);
 }
 
-/* Every split covers the whole once, in order, and no part is larger than another by more than 1. */
+/* Every split covers the whole once, in order, and no part is larger than another by more than
+ * 1. */
 static void test_size_deal(void **state)
 {
     (void)state;
