@@ -14,6 +14,7 @@
 enum {
     DOT_ROWS = 4, /* register block: DOT_ROWS x DOT_OUTS accumulators */
     DOT_OUTS = LANES == 16 ? 4 : 2,
+    DOT_DEPTH = 4096, /* so much of each row at a time: FEW_ROWS of them stay in the second cache */
 };
 
 /* The first n < LANES numbers, zeros behind. */
@@ -35,11 +36,10 @@ static inline float sum_of_lanes(vec v)
     return lanes[0];
 }
 
-/* y[r][o] = x[r] · w[o] (+ y[r][o]); rows and outs are constants at each call. */
-static inline __attribute__((always_inline)) void dot_block(size_t rows, size_t outs,
-                                                            const float *x, size_t x_stride,
-                                                            const float *w, size_t in, float beta,
-                                                            float *y, size_t y_stride)
+/* y[r][o] = x[r] · w[o] + beta y[r][o] over n numbers; rows and outs are constants at each call. */
+static inline __attribute__((always_inline)) void
+dot_block(size_t rows, size_t outs, const float *x, size_t x_stride, const float *w,
+          size_t w_stride, size_t n, float beta, float *y, size_t y_stride)
 {
     vec sum[DOT_ROWS][DOT_OUTS];
     for (size_t r = 0; r < rows; r++) {
@@ -47,20 +47,20 @@ static inline __attribute__((always_inline)) void dot_block(size_t rows, size_t 
             sum[r][o] = vec_all(0);
     }
     size_t i = 0;
-    for (; i + LANES <= in; i += LANES) {
+    for (; i + LANES <= n; i += LANES) {
         vec right[DOT_OUTS];
         for (size_t o = 0; o < outs; o++)
-            right[o] = vec_load(w + o * in + i);
+            right[o] = vec_load(w + o * w_stride + i);
         for (size_t r = 0; r < rows; r++) {
             vec left = vec_load(x + r * x_stride + i);
             for (size_t o = 0; o < outs; o++)
                 sum[r][o] = vec_fma(left, right[o], sum[r][o]);
         }
     }
-    for (size_t r = 0; r < rows && i < in; r++) {
-        vec left = load_some(x + r * x_stride + i, in - i);
+    for (size_t r = 0; r < rows && i < n; r++) {
+        vec left = load_some(x + r * x_stride + i, n - i);
         for (size_t o = 0; o < outs; o++)
-            sum[r][o] = vec_fma(left, load_some(w + o * in + i, in - i), sum[r][o]);
+            sum[r][o] = vec_fma(left, load_some(w + o * w_stride + i, n - i), sum[r][o]);
     }
     for (size_t r = 0; r < rows; r++) {
         for (size_t o = 0; o < outs; o++) {
@@ -71,29 +71,41 @@ static inline __attribute__((always_inline)) void dot_block(size_t rows, size_t 
     }
 }
 
-static void few(const struct caloris_gemm_tile *tile)
+/* All rows and outputs of a tile, over n numbers of the depth. */
+static void few_slice(const struct caloris_gemm_tile *tile, size_t depth_first, size_t n,
+                      float beta)
 {
     size_t in = tile->matrix->in, end = tile->out_first + tile->out_count;
-    const float *weights = tile->matrix->data;
+    size_t x_stride = tile->x_stride, y_stride = tile->y_stride;
+    const float *weights = (const float *)tile->matrix->data + depth_first;
     for (size_t o = tile->out_first; o < end;) {
         size_t outs = end - o >= DOT_OUTS ? DOT_OUTS : 1;
         for (size_t r = 0; r < tile->rows;) {
             size_t rows = tile->rows - r >= DOT_ROWS ? DOT_ROWS : 1;
-            const float *x = tile->x + r * tile->x_stride, *w = weights + o * in;
-            float *y = tile->y + r * tile->y_stride + o;
+            const float *x = tile->x + r * x_stride + depth_first, *w = weights + o * in;
+            float *y = tile->y + r * y_stride + o;
             if (rows > 1 && outs > 1)
-                dot_block(DOT_ROWS, DOT_OUTS, x, tile->x_stride, w, in, tile->beta, y,
-                          tile->y_stride);
+                dot_block(DOT_ROWS, DOT_OUTS, x, x_stride, w, in, n, beta, y, y_stride);
             else if (rows > 1)
-                dot_block(DOT_ROWS, 1, x, tile->x_stride, w, in, tile->beta, y, tile->y_stride);
+                dot_block(DOT_ROWS, 1, x, x_stride, w, in, n, beta, y, y_stride);
             else if (outs > 1)
-                dot_block(1, DOT_OUTS, x, tile->x_stride, w, in, tile->beta, y, tile->y_stride);
+                dot_block(1, DOT_OUTS, x, x_stride, w, in, n, beta, y, y_stride);
             else
-                dot_block(1, 1, x, tile->x_stride, w, in, tile->beta, y, tile->y_stride);
+                dot_block(1, 1, x, x_stride, w, in, n, beta, y, y_stride);
             r += rows;
         }
         o += outs;
     }
+}
+
+static void few(const struct caloris_gemm_tile *tile)
+{
+    size_t in = tile->matrix->in, done = 0;
+    do { /* once at least: with beta 0, y becomes zero even where there is nothing to add */
+        size_t n = in - done < DOT_DEPTH ? in - done : DOT_DEPTH;
+        few_slice(tile, done, n, done == 0 ? tile->beta : 1);
+        done += n;
+    } while (done < in);
 }
 
 #endif

@@ -22,7 +22,7 @@ void caloris_gemm_f32_ref(const struct caloris_gemm_tile *tile)
 
 /* Up to so many rows, reading the weights in place beats packing them (measured: docs/KERNELS.md).
  * */
-enum { FEW_ROWS = 24 };
+enum { FEW_ROWS = 48 };
 
 /* Called inside pool tasks: OpenBLAS itself runs on this thread alone (blas.c). */
 void caloris_gemm_f32_blas(const struct caloris_gemm_tile *tile)
