@@ -46,14 +46,14 @@ static int32_t *copy_ids(const json_t *array, size_t *n)
     return ids;
 }
 
-/* The record's parameters as a job, through the parser. */
-static void to_params(const json_t *record, int32_t mask_id, struct caloris_job_params *params)
+/* The record's parameters as a job that has no prompt yet. */
+static json_t *to_job(const json_t *record, int32_t mask_id)
 {
     static const char *const same[] = {
         "gen_length",     "block_length",           "cfg_scale", "temperature", "eos_id", "eot_id",
         "logits_eos_inf", "confidence_eos_eot_inf", "threshold", "factor"};
-    json_t *job = json_pack("{s:[i], s:b, s:s, s:i}", "ids", 0, "early_stop", 0, "quota", "block",
-                            "mask_id", mask_id);
+    json_t *job =
+        json_pack("{s:b, s:s, s:i}", "early_stop", 0, "quota", "block", "mask_id", mask_id);
     for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
         json_t *value = json_object_get(record, same[i]);
         if (value)
@@ -65,7 +65,15 @@ static void to_params(const json_t *record, int32_t mask_id, struct caloris_job_
     json_object_set_new(job, "commit", json_string(commit));
     if (strcmp(commit, "quota") == 0)
         json_object_set(job, "steps", json_object_get(record, "steps"));
-    char *text = json_dumps(job, 0);
+    return job;
+}
+
+/* Through the parser. */
+static void to_params(json_t *job, struct caloris_job_params *params)
+{
+    json_t *whole = json_copy(job);
+    json_object_set_new(whole, "ids", json_pack("[i]", 0));
+    char *text = json_dumps(whole, 0);
     struct caloris_job parsed;
     struct caloris_err err;
     if (caloris_job_parse(text, strlen(text), &parsed, &err) < 0)
@@ -73,7 +81,7 @@ static void to_params(const json_t *record, int32_t mask_id, struct caloris_job_
     *params = parsed.params;
     caloris_job_free(&parsed);
     free(text);
-    json_decref(job);
+    json_decref(whole);
 }
 
 void golden_decodes_load(const char *model, struct golden_decodes *decodes)
@@ -98,7 +106,8 @@ void golden_decodes_load(const char *model, struct golden_decodes *decodes)
             continue;
         struct golden_decode *decode = &decodes->decode[decodes->count++];
         decode->name = text_of(record, "name");
-        to_params(json_object_get(record, "params"), mask, &decode->params);
+        decode->job = to_job(json_object_get(record, "params"), mask);
+        to_params(decode->job, &decode->params);
         decode->prompt = copy_ids(json_object_get(record, "prompt"), &decode->n_prompt);
         decode->final = copy_ids(json_object_get(record, "final"), &decode->length);
         for (size_t k = 0; k < decode->n_prompt; k++)
@@ -115,6 +124,7 @@ void golden_decodes_free(struct golden_decodes *decodes)
     for (size_t i = 0; i < decodes->count; i++) {
         free(decodes->decode[i].prompt);
         free(decodes->decode[i].final);
+        json_decref(decodes->decode[i].job);
     }
     free(decodes->decode);
     json_decref(decodes->root);

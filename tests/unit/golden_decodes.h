@@ -1,5 +1,5 @@
-/* tests/unit/golden_decodes.h: the recorded runs of tests/golden/models/NAME/cases.json that loops without
- * a cache must reproduce, in the words of the jobs schema. */
+/* tests/unit/golden_decodes.h: the recorded runs of tests/golden/models/NAME/cases.json that
+ * loops without a cache must reproduce, in the words of the jobs schema. */
 #ifndef GOLDEN_DECODES_H
 #define GOLDEN_DECODES_H
 
@@ -13,6 +13,7 @@ struct golden_decode {
     const char *name;
     struct caloris_job_params
         params;              /* early_stop false, quota block: what the reference loops do */
+    json_t *job;             /* the same as a job without its prompt; owned */
     int32_t *prompt, *final; /* [n_prompt]; [length]: the canvas at the end */
     size_t n_prompt, length;
     bool holes; /* the prompt has some */
