@@ -37,6 +37,7 @@ struct caloris_client *caloris_client_open(const struct caloris_client_options *
         caloris_err_sys(err, "a client");
         return NULL;
     }
+    struct caloris_err why = {0};
     client->options = *options;
     int n = snprintf(client->endpoint, sizeof(client->endpoint), "%s", options->endpoint);
     if (n < 0 || (size_t)n >= sizeof(client->endpoint)) {
@@ -45,6 +46,12 @@ struct caloris_client *caloris_client_open(const struct caloris_client_options *
         goto fail;
     }
     client->options.endpoint = client->endpoint;
+    if (caloris_wire_check_endpoint(client->endpoint, &why) < 0) {
+        /* A directory that cannot be looked at is no mistake of the caller's: nobody serves there. */
+        caloris_err_set(err, why.code == CALORIS_IO ? CALORIS_UNREACHABLE : why.code, "%s",
+                        why.text);
+        goto fail;
+    }
     client->watches = calloc(CALORIS_CLIENT_MAX_WATCHES, sizeof(*client->watches));
     client->context = zmq_ctx_new();
     if (!client->watches || !client->context) {

@@ -76,10 +76,4 @@ int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris
 int caloris_cluster_find(const char *name, char endpoint[CALORIS_CLIENT_MAX_ENDPOINT],
                          struct caloris_err *err);
 
-/* Writes the file, mode 0600. */
-int caloris_cluster_write(const char *name, const char *endpoint, struct caloris_err *err);
-
-/* Removes the file if it still names this endpoint. */
-void caloris_cluster_remove(const char *name, const char *endpoint);
-
 #endif

@@ -1,4 +1,4 @@
-/* Clusters by name: one small JSON file each in ~/.caloris, {"endpoint": "ipc:///…"}. */
+/* Clusters by name: one small JSON file each in ~/.caloris, {"endpoint": "ipc:///…"}, written by their gateways. */
 #include "client/client.h"
 
 #include "base/err.h"
@@ -15,8 +15,7 @@
 
 enum { MAX_FILE = 4096 };
 
-static int cluster_path(const char *name, bool make_dir, char path[PATH_MAX],
-                        struct caloris_err *err)
+static int cluster_path(const char *name, char path[PATH_MAX], struct caloris_err *err)
 {
     const char *home = getenv("HOME");
     size_t n = strlen(name);
@@ -33,8 +32,6 @@ static int cluster_path(const char *name, bool make_dir, char path[PATH_MAX],
     char dir[PATH_MAX];
     if (caloris_file_join(dir, sizeof(dir), home, ".caloris", err) < 0)
         return -1;
-    if (make_dir && caloris_file_make_dirs(dir, 0700, err) < 0)
-        return -1;
     return caloris_file_join(path, PATH_MAX, dir, name, err);
 }
 
@@ -45,7 +42,7 @@ int caloris_cluster_find(const char *name, char endpoint[CALORIS_CLIENT_MAX_ENDP
     int rc = -1;
     json_t *file = NULL;
     name = name ? name : "default";
-    if (cluster_path(name, false, path, err) < 0)
+    if (cluster_path(name, path, err) < 0)
         return -1;
     if (access(path, F_OK) < 0 && errno == ENOENT)
         return caloris_err_set(err, CALORIS_UNREACHABLE,
@@ -66,27 +63,4 @@ int caloris_cluster_find(const char *name, char endpoint[CALORIS_CLIENT_MAX_ENDP
 out:
     json_decref(file);
     return rc;
-}
-
-int caloris_cluster_write(const char *name, const char *endpoint, struct caloris_err *err)
-{
-    char path[PATH_MAX], text[CALORIS_CLIENT_MAX_ENDPOINT + 32];
-    if (cluster_path(name, true, path, err) < 0)
-        return -1;
-    /* An endpoint that was checked holds nothing that JSON would have to escape but \ and ". */
-    if (strpbrk(endpoint, "\"\\"))
-        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: quotes in an endpoint", endpoint);
-    int n = snprintf(text, sizeof(text), "{\"endpoint\": \"%s\"}\n", endpoint);
-    if (n < 0 || (size_t)n >= sizeof(text))
-        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%.60s…: the endpoint is too long",
-                               endpoint);
-    return caloris_file_write(path, text, (size_t)n, 0600, err);
-}
-
-void caloris_cluster_remove(const char *name, const char *endpoint)
-{
-    char path[PATH_MAX], there[CALORIS_CLIENT_MAX_ENDPOINT];
-    if (caloris_cluster_find(name, there, NULL) == 0 && strcmp(there, endpoint) == 0 &&
-        cluster_path(name, false, path, NULL) == 0)
-        unlink(path);
 }

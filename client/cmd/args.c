@@ -51,6 +51,8 @@ struct table {
     struct caloris_option options[MAX_OPTIONS];
     size_t count;
     char names[MAX_FIELDS][48];
+    struct caloris_program program;
+    char name[64], usage[160];
 };
 
 static void add(struct table *table, const struct caloris_option *option)
@@ -186,48 +188,44 @@ static int check_operands(const struct verb *verb, int n, struct caloris_err *er
 int cmd_parse(struct invocation *in, const struct verb *verb, int argc, char **argv, bool *done,
               struct caloris_err *err)
 {
-    char name[64], usage[160];
     struct table *table = calloc(1, sizeof(*table));
-    int rest = 0, count = 0, rc = -1;
+    int rest = 0, count = 0;
     if (!table)
         return caloris_err_sys(err, "the options of %s", verb->name);
-    *in = (struct invocation){.verb = verb};
+    *in = (struct invocation){.verb = verb, .table = table};
     fill_table(table, verb);
-    snprintf(name, sizeof(name), "caloris %s", verb->name);
-    snprintf(usage, sizeof(usage), "caloris %s [options]%s%s", verb->name,
+    snprintf(table->name, sizeof(table->name), "caloris %s", verb->name);
+    snprintf(table->usage, sizeof(table->usage), "caloris %s [options]%s%s", verb->name,
              verb->operands ? " " : "", verb->operands ? verb->operands : "");
-    const struct caloris_program program = {
-        .name = name,
+    table->program = (struct caloris_program){
+        .name = table->name,
         .group = "client",
-        .usage = usage,
+        .usage = table->usage,
         .about = verb->about,
         .options = table->options,
         .n_options = table->count,
     };
     in->sorted = options_first(table, argc, argv, &count, err);
     if (!in->sorted)
-        goto out;
-    in->conf = caloris_conf_load(&program, count, in->sorted, &in->flags, &rest, done, err);
+        return -1;
+    in->conf = caloris_conf_load(&table->program, count, in->sorted, &in->flags, &rest, done, err);
     if (!in->conf)
-        goto out;
-    if (!*done) {
-        in->operands = in->sorted + rest;
-        in->n_operands = count - rest;
-        in->cluster_first = in->flags.cluster &&
-                            origin_rank(in->conf, "cluster") > origin_rank(in->conf, "endpoint");
-        if (check_operands(verb, in->n_operands, err) < 0)
-            goto out;
-    }
-    rc = 0;
-out:
-    free(table);
-    return rc;
+        return -1;
+    if (*done)
+        return 0;
+    in->operands = in->sorted + rest;
+    in->n_operands = count - rest;
+    in->cluster_first =
+        in->flags.cluster && origin_rank(in->conf, "cluster") > origin_rank(in->conf, "endpoint");
+    return check_operands(verb, in->n_operands, err);
 }
 
 void cmd_release(struct invocation *in)
 {
     caloris_conf_free(in->conf);
     free(in->sorted);
+    free(in->table);
     in->conf = NULL;
     in->sorted = NULL;
+    in->table = NULL;
 }

@@ -8,15 +8,13 @@
 
 struct caloris_err;
 
-enum { CHILD_MAX_ARGS = 48 };
-
 struct child {
-    const char *name;           /* "gateway" */
-    char *argv[CHILD_MAX_ARGS]; /* NULL-terminated; argv[0] is a path or found in PATH */
-    const char *log; /* stdout and stderr are appended to it; NULL: both go to our stderr */
-    bool foreground; /* stays in our process group, with our stdin and stdout */
-    pid_t pid;       /* 0: does not run */
-    int status;      /* of waitpid, when it ran and ended */
+    const char *name;  /* "gateway" */
+    char *const *argv; /* NULL-terminated; argv[0] is a path or found in PATH */
+    const char *log;   /* stdout and stderr are appended to it; NULL: both go to our stderr */
+    bool foreground;   /* stays in our process group, with our stdin and stdout */
+    pid_t pid;         /* 0: does not run */
+    int status;        /* of waitpid, when it ran and ended */
     uint64_t started_ns, due_ns; /* due: when to start it again */
     unsigned failures;           /* in a row */
 };

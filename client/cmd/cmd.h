@@ -46,6 +46,7 @@ struct flags {
 struct invocation {
     const struct verb *verb;
     struct flags flags;
+    struct table *table; /* of options; args.c */
     struct caloris_conf *conf;
     bool
         cluster_first; /* --cluster was said more strongly than --endpoint: a flag beats a variable */

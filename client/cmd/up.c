@@ -83,7 +83,7 @@ enum {
     KILL_MS = 2000, /* patience with a process that shall end */
 };
 
-enum { GATEWAY, GROUP, COMMAND, CHILDREN };
+enum { GATEWAY, GROUP, COMMAND, CHILDREN, MAX_WORDS = 32 };
 
 struct up {
     const struct invocation *in;
@@ -91,10 +91,10 @@ struct up {
     char engine[PATH_MAX], gateway[PATH_MAX], model[PATH_MAX], state[PATH_MAX];
     char clients[CALORIS_CLIENT_MAX_ENDPOINT], groups[CALORIS_CLIENT_MAX_ENDPOINT];
     char logs[2][PATH_MAX], ranks[16], threads[16];
+    char *words[2][MAX_WORDS]; /* command lines of gateway and group */
     struct child child[CHILDREN];
     struct child *children[CHILDREN];
     struct caloris_client *client;
-    const char *cluster; /* its file is written; NULL: it is not */
     bool ready;
     int signal; /* that ended it */
     int code;   /* to exit with */
@@ -144,19 +144,13 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
 
 /* ---- what is started ------------------------------------------------------------------------------------------- */
 
-static void add(struct child *child, const char *word)
+static void add_all(struct up *up, int server, const char *const *words)
 {
     int n = 0;
-    while (child->argv[n])
+    while (up->words[server][n])
         n++;
-    if (n + 1 < CHILD_MAX_ARGS)
-        child->argv[n] = (char *)(uintptr_t)word;
-}
-
-static void add_all(struct child *child, const char *const *words)
-{
-    for (; *words; words++)
-        add(child, *words);
+    for (; *words && n + 1 < MAX_WORDS; words++)
+        up->words[server][n++] = (char *)(uintptr_t)*words;
 }
 
 /* Cores that this process may use, dealt to the ranks. */
@@ -169,17 +163,18 @@ static int threads_per_rank(int64_t ranks)
 
 static void describe_group(struct up *up, const char *mpirun)
 {
-    struct child *group = &up->child[GROUP];
     snprintf(up->ranks, sizeof(up->ranks), "%" PRId64, up->in->flags.ranks);
     snprintf(up->threads, sizeof(up->threads), "%d", threads_per_rank(up->in->flags.ranks));
     if (mpirun)
-        add_all(group, (const char *const[]){mpirun, "-n", up->ranks, "--oversubscribe",
-                                             "--bind-to", "none", up->engine, NULL});
+        add_all(up, GROUP,
+                (const char *const[]){mpirun, "-n", up->ranks, "--oversubscribe", "--bind-to",
+                                      "none", up->engine, NULL});
     else
-        add_all(group,
+        add_all(up, GROUP,
                 (const char *const[]){up->engine, "--comm", "threads", "--ranks", up->ranks, NULL});
-    add_all(group, (const char *const[]){"--model", up->model, "--gateway", up->groups, "--threads",
-                                         up->threads, NULL});
+    add_all(up, GROUP,
+            (const char *const[]){"--model", up->model, "--gateway", up->groups, "--threads",
+                                  up->threads, NULL});
 }
 
 /* What Open MPI and OpenBLAS take from the environment: one node, cores shared. */
@@ -212,16 +207,17 @@ static int describe(struct up *up, struct caloris_err *err)
         return -1;
     }
     bool many = flags->ranks > 1 && cmd_find_program("mpirun", mpirun, sizeof(mpirun), NULL) == 0;
-    add_all(&up->child[GATEWAY],
+    add_all(up, GATEWAY,
             (const char *const[]){up->gateway, "--clients", up->clients, "--groups", up->groups,
                                   "--state", up->state, NULL});
+    /* Its name is for clients elsewhere; a command inside has CALORIS_ENDPOINT. */
+    const char *name = flags->cluster ? flags->cluster : up->in->n_operands ? NULL : "default";
+    if (name)
+        add_all(up, GATEWAY, (const char *const[]){"--name", name, NULL});
     describe_group(up, many ? mpirun : NULL);
-    for (int i = 0; i < up->in->n_operands; i++) {
-        if (i >= CHILD_MAX_ARGS - 1)
-            return caloris_err_set(err, CALORIS_USAGE, "a command of more than %d words",
-                                   CHILD_MAX_ARGS - 1);
-        add(&up->child[COMMAND], up->in->operands[i]);
-    }
+    up->child[GATEWAY].argv = up->words[GATEWAY];
+    up->child[GROUP].argv = up->words[GROUP];
+    up->child[COMMAND].argv = up->in->operands;
     up->child[GATEWAY].name = "gateway";
     up->child[GROUP].name = "group";
     up->child[COMMAND].name = "command";
@@ -332,39 +328,20 @@ static int become_ready(struct up *up, struct caloris_err *err)
     return 0;
 }
 
-/* A cluster of this name that answers stays; a dead one's file is replaced. */
-static int announce(struct up *up, struct caloris_err *err)
+/* With --json, for whoever started this: where it serves. */
+static void announce(const struct up *up)
 {
-    const struct flags *flags = &up->in->flags;
-    char there[CALORIS_CLIENT_MAX_ENDPOINT];
-    if (flags->cluster || up->in->n_operands == 0) {
-        const char *name = flags->cluster ? flags->cluster : "default";
-        struct caloris_client *other = NULL;
-        if (caloris_cluster_find(name, there, NULL) == 0)
-            other = caloris_client_open(
-                &(struct caloris_client_options){.endpoint = there, .timeout_ms = 500}, NULL);
-        caloris_client_close(other);
-        if (other)
-            return caloris_err_set(err, CALORIS_USAGE,
-                                   "cluster %s is served at %s already; --cluster gives this one "
-                                   "another name",
-                                   name, there);
-        if (caloris_cluster_write(name, up->clients, err) < 0)
-            return -1;
-        up->cluster = name;
-    }
-    if (flags->json)
+    if (up->in->flags.json)
         cmd_print_json(up->in, json_pack("{s:s, s:s, s:s, s:I}", "endpoint", up->clients, "groups",
                                          up->groups, "model", up->model, "ranks",
-                                         (json_int_t)flags->ranks));
-    return 0;
+                                         (json_int_t)up->in->flags.ranks));
 }
 
 /* Until the command has ended, or a signal comes. */
 static int serve(struct up *up, struct caloris_err *err)
 {
     struct child *command = &up->child[COMMAND];
-    bool has_command = command->argv[0] != NULL;
+    bool has_command = up->in->n_operands > 0;
     if (has_command && child_start(command, err) < 0)
         return -1;
     while (!up->signal && (!has_command || command->pid)) {
@@ -415,8 +392,6 @@ static void clean_up(struct up *up)
     stop(up, &up->child[GATEWAY], SIGTERM, TERM_MS);
     children_kill_others(up->children, CHILDREN, NULL);
     children_reap(up->children, CHILDREN);
-    if (up->cluster)
-        caloris_cluster_remove(up->cluster, up->clients);
     if (up->dir[0])
         nftw(up->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
@@ -450,8 +425,11 @@ int verb_up(struct invocation *in)
         rc = cmd_fail(in, &err);
     if (rc == EXIT_DONE) {
         prepare_environment(up);
-        if (become_ready(up, &err) < 0 ||
-            (up->ready && (announce(up, &err) < 0 || serve(up, &err) < 0)))
+        if (become_ready(up, &err) < 0)
+            rc = cmd_fail(in, &err);
+        if (rc == EXIT_DONE && up->ready)
+            announce(up);
+        if (rc == EXIT_DONE && up->ready && serve(up, &err) < 0)
             rc = cmd_fail(in, &err);
     }
     struct child *command = &up->child[COMMAND];
