@@ -21,7 +21,7 @@ struct values {
     char *model, *gateway, *jobs, *out, *logits, *name;
     bool resume, json;
     int64_t comm, log_level;
-    int64_t ranks, threads, max_requests, max_canvas, max_step_rows;
+    int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens;
     uint64_t redial_ms;
 };
 
@@ -125,6 +125,14 @@ static const struct caloris_option options[] = {
      .max = 1 << 24,
      .argument = "ROWS",
      .help = "rows of one step over all requests; 0: chosen"},
+    {.name = "kv-tokens",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(kv_tokens),
+     .default_text = "0",
+     .min = 0,
+     .max = 1 << 30,
+     .argument = "TOKENS",
+     .help = "positions whose keys and values are kept for requests with a cache; 0: chosen"},
     {.name = "log-level",
      .type = CALORIS_OPTION_CHOICE,
      .offset = AT(log_level),
@@ -280,6 +288,7 @@ static int run(const struct values *v, enum verb verb)
         .max_requests = (size_t)v->max_requests,
         .max_canvas = (size_t)v->max_canvas,
         .max_step_rows = (size_t)v->max_step_rows,
+        .kv_tokens = (size_t)v->kv_tokens,
         .planned = verb == VERB_RUN ? announce_plan : NULL,
     };
     if (verb == VERB_PLAN)

@@ -148,6 +148,7 @@ static void fill_facts(struct caloris_engine *engine)
     facts->max_requests = engine->options.max_requests;
     facts->max_canvas = engine->options.max_canvas;
     facts->max_step_rows = engine->options.max_step_rows;
+    facts->kv_tokens = engine->options.kv_tokens;
     facts->shares = engine->shares;
 }
 
@@ -316,9 +317,13 @@ static int compute_logits(struct caloris_engine *engine, size_t n, logits_sink s
         rc = -1;
         goto out;
     }
-    for (size_t row = 0; row < n; row++)
+    for (size_t row = 0; row < n; row++) {
         engine->step.position[row] = (uint32_t)row;
-    const struct caloris_nn_rows rows = {engine->step.ids, engine->step.position, &n, 1, n};
+        engine->step.kv_row[row] = CALORIS_NN_NOT_KEPT;
+    }
+    const struct caloris_nn_canvas canvas = {.rows = n, .length = n};
+    const struct caloris_nn_rows rows = {
+        engine->step.ids, engine->step.position, engine->step.kv_row, &canvas, 1, n};
     rc = -1;
     if (caloris_nn_forward(&engine->nn, &rows, err) < 0) {
         fail_world(engine, err);

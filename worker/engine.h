@@ -28,6 +28,7 @@ struct caloris_engine_options {
     size_t max_requests;  /* canvases held at a time (a request under guidance holds two) */
     size_t max_canvas;    /* longest canvas, in tokens; 0: what the model was made for */
     size_t max_step_rows; /* rows of one step over all requests; at least max_canvas. 0: chosen */
+    size_t kv_tokens;     /* positions whose K/V are kept, over all cached canvases. 0: chosen */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir: weights are invented in
      * memory, and layers share as many distinct ones as fit in half of the memory. For benchmarks. */
     const char *synthetic;
@@ -70,10 +71,13 @@ enum {
     CALORIS_MAX_BEST = 32,
 };
 
-/* A canvas enters: slot < max_requests was free. Its ids stand in plan->ids[ids_first … + length). */
+/* A canvas enters: slot < max_requests was free. Its ids stand in plan->ids[ids_first … + length). A cached canvas keeps the K/V
+ * of every layer in positions [kv_first, kv_first + length) of the group's kv_tokens, which nobody else holds. */
 struct caloris_admission {
     uint32_t slot, length;
     uint32_t ids_first;
+    bool cached;
+    uint32_t kv_first;
 };
 
 struct caloris_write {
@@ -81,7 +85,9 @@ struct caloris_write {
     int32_t id;
 };
 
-/* Compute positions [first, first + count) of a canvas. Without a cache a span is the whole canvas. */
+/* Compute positions [first, first + count) of a canvas. Without a cache a span is the whole canvas. A cached canvas may have
+ * several spans, ascending and next to each other in the plan; all its positions are computed in its first step. Later, rows attend to
+ * themselves and to the K/V that the other positions had when they were last computed. */
 struct caloris_span {
     uint32_t slot, first, count;
 };
@@ -125,7 +131,7 @@ struct caloris_step_plan {
     size_t n_ids;
     const struct caloris_write *writes;
     size_t n_writes;
-    const struct caloris_span *spans; /* Σ count <= max_step_rows; a slot at most once */
+    const struct caloris_span *spans; /* Σ count <= max_step_rows */
     size_t n_spans;
     const struct caloris_want *wants;
     size_t n_wants;
@@ -188,7 +194,7 @@ struct caloris_engine_facts {
     const char *blas;         /* "OpenBLAS 0.3.21 SkylakeX" */
     const char *blas_warning; /* NULL, or why the BLAS core is below this CPU */
     const char *core_warning; /* NULL, or which rank owns fewer cores than threads */
-    size_t max_requests, max_canvas, max_step_rows;
+    size_t max_requests, max_canvas, max_step_rows, kv_tokens;
     const struct caloris_rank_share *shares; /* [ranks] */
     double load_s;                           /* seconds spent loading */
 };

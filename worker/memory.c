@@ -12,6 +12,9 @@ enum {
         2048, /* of a step, where canvases allow: products of that size run at full speed */
     MOST_REQUESTS = 65536,
     MOST_ROWS = 1 << 24,
+    DEFAULT_KEPT = 8192, /* positions with K/V, where canvases are short */
+    DEFAULT_KEPT_CANVASES = 2,
+    MOST_KEPT = 1 << 30,
 };
 
 int caloris_memory_config(const struct caloris_engine_options *options,
@@ -61,6 +64,16 @@ int caloris_memory_limits(struct caloris_engine_options *options,
                                  : pair > DEFAULT_ROWS ? pair
                                                        : DEFAULT_ROWS;
     }
+    if (options->kv_tokens == 0) {
+        const size_t all = options->max_canvas * options->max_requests;
+        const size_t some = options->max_canvas * DEFAULT_KEPT_CANVASES;
+        options->kv_tokens = some > DEFAULT_KEPT ? some : DEFAULT_KEPT;
+        if (options->kv_tokens > all)
+            options->kv_tokens = all;
+    }
+    if (options->kv_tokens > MOST_KEPT)
+        return caloris_err_set(err, CALORIS_BAD_CONFIG, "kv-tokens %zu: at most %d",
+                               options->kv_tokens, MOST_KEPT);
     if (options->max_step_rows < options->max_canvas || options->max_step_rows > MOST_ROWS)
         return caloris_err_set(
             err, CALORIS_BAD_CONFIG,
@@ -81,6 +94,7 @@ static int walk(char *base, struct caloris_memory *memory,
         .rows = rows,
         .positions = options->max_canvas,
         .canvases = options->max_requests,
+        .kv_tokens = options->kv_tokens,
         .threads = options->threads,
         .ranks = ranks,
     };
@@ -88,6 +102,7 @@ static int walk(char *base, struct caloris_memory *memory,
         .requests = options->max_requests,
         .canvas = options->max_canvas,
         .rows = rows,
+        .kv_tokens = options->kv_tokens,
         .vocab = config->vocab,
     };
     struct caloris_arena arena = {base, 0, false};

@@ -18,14 +18,15 @@ struct plan_header {
 /* The largest plan that caloris_step_check lets through: every slot released, admitted, written and computed at once. */
 static bool largest_plan(const struct caloris_step_limits *limits, size_t *bytes)
 {
-    const size_t per_request = sizeof(uint32_t) + sizeof(struct caloris_admission) +
-                               sizeof(struct caloris_span) + sizeof(struct caloris_rule);
+    const size_t per_request =
+        sizeof(uint32_t) + sizeof(struct caloris_admission) + sizeof(struct caloris_rule);
     const size_t per_cell = sizeof(int32_t) + sizeof(struct caloris_write);
     size_t cells, requests, rows;
     return caloris_size_mul(limits->requests, limits->canvas, &cells) &&
            caloris_size_mul(cells, per_cell, &cells) &&
            caloris_size_mul(limits->requests, per_request, &requests) &&
-           caloris_size_mul(limits->rows, sizeof(struct caloris_want), &rows) &&
+           caloris_size_mul(limits->rows, sizeof(struct caloris_want) + sizeof(struct caloris_span),
+                            &rows) &&
            caloris_size_add(cells, requests, bytes) && caloris_size_add(*bytes, rows, bytes) &&
            caloris_size_add(*bytes, sizeof(struct plan_header) + 7 * PLAN_ALIGNMENT, bytes);
 }
@@ -39,12 +40,13 @@ int caloris_step_place(struct caloris_step_state *state, const struct caloris_st
     if (!largest_plan(limits, &state->plan_capacity))
         walk.overflow = true;
     state->canvas = caloris_arena_take(&walk, limits->requests, limits->canvas * sizeof(int32_t));
-    state->length = caloris_arena_take(&walk, limits->requests, sizeof(size_t));
+    state->slot = caloris_arena_take(&walk, limits->requests, sizeof(struct caloris_step_slot));
     state->plan = caloris_arena_take(&walk, state->plan_capacity, 1);
     state->ids = caloris_arena_take(&walk, limits->rows, sizeof(int32_t));
     state->position = caloris_arena_take(&walk, limits->rows, sizeof(uint32_t));
-    state->span_rows = caloris_arena_take(&walk, limits->requests, sizeof(size_t));
-    state->span_start = caloris_arena_take(&walk, limits->requests, sizeof(size_t));
+    state->kv_row = caloris_arena_take(&walk, limits->rows, sizeof(uint32_t));
+    state->span_start = caloris_arena_take(&walk, limits->rows, sizeof(size_t));
+    state->canvases = caloris_arena_take(&walk, limits->requests, sizeof(struct caloris_nn_canvas));
     state->seen = caloris_arena_take(&walk, limits->requests, sizeof(uint32_t));
     state->wants = caloris_arena_take(&walk, limits->rows, sizeof(struct caloris_nn_want));
     *bytes = walk.used;
@@ -67,19 +69,36 @@ static bool again(struct caloris_step_state *state, uint32_t slot)
     return false;
 }
 
-/* The length that a slot will have when the plan's releases and admissions are done; 0: free. */
-static size_t length_after(const struct caloris_step_state *state,
-                           const struct caloris_step_plan *plan, uint32_t slot)
+/* A slot as it will be when the plan's releases and admissions are done. */
+static struct caloris_step_slot slot_after(const struct caloris_step_state *state,
+                                           const struct caloris_step_plan *plan, uint32_t slot)
 {
     for (size_t i = 0; i < plan->n_admissions; i++) {
-        if (plan->admissions[i].slot == slot)
-            return plan->admissions[i].length;
+        const struct caloris_admission *a = &plan->admissions[i];
+        if (a->slot == slot)
+            return (struct caloris_step_slot){a->length, a->cached, false, a->kv_first};
     }
     for (size_t i = 0; i < plan->n_releases; i++) {
         if (plan->releases[i] == slot)
-            return 0;
+            return (struct caloris_step_slot){0};
     }
-    return state->length[slot];
+    return state->slot[slot];
+}
+
+/* K/V of two canvases must not overlap, nor leave the group's. */
+static int check_kept(const struct caloris_step_state *state, const struct caloris_step_plan *plan,
+                      size_t index, struct caloris_err *err)
+{
+    const struct caloris_admission *a = &plan->admissions[index];
+    if (a->kv_first > state->limits.kv_tokens || a->length > state->limits.kv_tokens - a->kv_first)
+        return bad(err, "admission with K/V beyond what is kept", index);
+    for (uint32_t s = 0; s < state->limits.requests; s++) {
+        const struct caloris_step_slot other = slot_after(state, plan, s);
+        if (s != a->slot && other.length > 0 && other.cached &&
+            a->kv_first < other.kv_first + other.length && other.kv_first < a->kv_first + a->length)
+            return bad(err, "admission with K/V that another canvas holds", index);
+    }
+    return 0;
 }
 
 static int check_entries(struct caloris_step_state *state, const struct caloris_step_plan *plan,
@@ -89,7 +108,7 @@ static int check_entries(struct caloris_step_state *state, const struct caloris_
     state->stamp++;
     for (size_t i = 0; i < plan->n_releases; i++) {
         const uint32_t slot = plan->releases[i];
-        if (slot >= limits->requests || state->length[slot] == 0 || again(state, slot))
+        if (slot >= limits->requests || state->slot[slot].length == 0 || again(state, slot))
             return bad(err, "release of a slot that holds nothing", i);
     }
     if (plan->n_ids > limits->requests * limits->canvas)
@@ -101,7 +120,7 @@ static int check_entries(struct caloris_step_state *state, const struct caloris_
     for (size_t i = 0; i < plan->n_admissions; i++) {
         const struct caloris_admission *a = &plan->admissions[i];
         if (a->slot >= limits->requests ||
-            (state->length[a->slot] != 0 && state->seen[a->slot] != state->stamp))
+            (state->slot[a->slot].length != 0 && state->seen[a->slot] != state->stamp))
             return bad(err, "admission to a slot that is taken", i);
         for (size_t j = 0; j < i; j++) {
             if (plan->admissions[j].slot == a->slot)
@@ -111,17 +130,54 @@ static int check_entries(struct caloris_step_state *state, const struct caloris_
             return bad(err, "admission of a canvas that is empty or too long", i);
         if (a->ids_first > plan->n_ids || a->length > plan->n_ids - a->ids_first)
             return bad(err, "admission beyond the ids", i);
+        if (a->cached && check_kept(state, plan, i, err) < 0)
+            return -1;
     }
     if (plan->n_writes > limits->requests * limits->canvas)
         return bad(err, "more writes than all canvases have positions", plan->n_writes);
     for (size_t i = 0; i < plan->n_writes; i++) {
         const struct caloris_write *w = &plan->writes[i];
-        if (w->slot >= limits->requests || w->position >= length_after(state, plan, w->slot))
+        if (w->slot >= limits->requests || w->position >= slot_after(state, plan, w->slot).length)
             return bad(err, "write outside a canvas", i);
         if (w->id < 0 || (size_t)w->id >= limits->vocab)
             return bad(err, "write of an id outside the vocabulary", i);
     }
     return 0;
+}
+
+/* The spans of one canvas, from the first on; returns the end of them, 0 for an error. */
+static size_t check_canvas(struct caloris_step_state *state, const struct caloris_step_plan *plan,
+                           size_t first, size_t *rows, struct caloris_err *err)
+{
+    const uint32_t slot = plan->spans[first].slot;
+    if (slot >= state->limits.requests || again(state, slot)) {
+        bad(err, "span of no slot, or of one twice", first);
+        return 0;
+    }
+    const struct caloris_step_slot canvas = slot_after(state, plan, slot);
+    size_t next = 0, i = first;
+    for (; i < plan->n_spans && plan->spans[i].slot == slot; i++) {
+        const struct caloris_span *s = &plan->spans[i];
+        if (s->count == 0 || s->first < next || s->first > canvas.length ||
+            s->count > canvas.length - s->first) {
+            bad(err, "span outside its canvas, or out of order", i);
+            return 0;
+        }
+        next = s->first + s->count;
+        *rows += s->count;
+    }
+    if (*rows != canvas.length && !(canvas.cached && canvas.filled)) {
+        bad(err, "spans that are not the whole canvas, of one that has no K/V yet", first);
+        return 0;
+    }
+    return i;
+}
+
+/* Whether position lies in the span. */
+static bool covers(const struct caloris_step_plan *plan, uint32_t span, uint32_t position)
+{
+    return span < plan->n_spans && position >= plan->spans[span].first &&
+           position - plan->spans[span].first < plan->spans[span].count;
 }
 
 static int check_work(struct caloris_step_state *state, const struct caloris_step_plan *plan,
@@ -130,16 +186,17 @@ static int check_work(struct caloris_step_state *state, const struct caloris_ste
     const struct caloris_step_limits *limits = &state->limits;
     size_t rows = 0;
     state->stamp++;
-    for (size_t i = 0; i < plan->n_spans; i++) {
-        const struct caloris_span *s = &plan->spans[i];
-        if (s->slot >= limits->requests || again(state, s->slot))
-            return bad(err, "span of no slot, or of one twice", i);
-        const size_t length = length_after(state, plan, s->slot);
-        if (s->first != 0 || s->count != length || s->count == 0)
-            return bad(err, "span that is not the whole canvas", i);
-        rows += s->count;
+    if (plan->n_spans > limits->rows)
+        return bad(err, "more spans than a step has rows", plan->n_spans);
+    for (size_t i = 0; i < plan->n_spans;) {
+        size_t of_canvas = 0;
+        const size_t end = check_canvas(state, plan, i, &of_canvas, err);
+        if (end == 0)
+            return -1;
+        i = end;
+        rows += of_canvas;
         if (rows > limits->rows)
-            return bad(err, "more rows than a step has", i);
+            return bad(err, "more rows than a step has", i - 1);
     }
     if (plan->n_rules > limits->requests)
         return bad(err, "more rules than requests", plan->n_rules);
@@ -153,11 +210,9 @@ static int check_work(struct caloris_step_state *state, const struct caloris_ste
         return bad(err, "more wanted rows than a step has", plan->n_wants);
     for (size_t i = 0; i < plan->n_wants; i++) {
         const struct caloris_want *w = &plan->wants[i];
-        if (w->span >= plan->n_spans || w->position >= plan->spans[w->span].count ||
-            w->rule >= plan->n_rules)
+        if (!covers(plan, w->span, w->position) || w->rule >= plan->n_rules)
             return bad(err, "wanted row outside its span", i);
-        if (w->partner != CALORIS_NO_PARTNER &&
-            (w->partner >= plan->n_spans || w->position >= plan->spans[w->partner].count))
+        if (w->partner != CALORIS_NO_PARTNER && !covers(plan, w->partner, w->position))
             return bad(err, "partner row outside its span", i);
     }
     return 0;
@@ -228,49 +283,76 @@ void caloris_step_unpack(const struct caloris_step_state *state, struct caloris_
 
 /* ---- effect ---------------------------------------------------------------------------------------------------- */
 
+/* Rows of the spans, and the canvases that they belong to; returns how many rows. */
+static size_t lay_out_rows(struct caloris_step_state *state, const struct caloris_step_plan *plan,
+                           size_t *canvases)
+{
+    size_t row = 0;
+    struct caloris_nn_canvas *canvas = NULL;
+    *canvases = 0;
+    for (size_t i = 0; i < plan->n_spans; i++) {
+        const struct caloris_span *span = &plan->spans[i];
+        const struct caloris_step_slot *slot = &state->slot[span->slot];
+        if (i == 0 || plan->spans[i - 1].slot != span->slot) {
+            canvas = &state->canvases[(*canvases)++];
+            *canvas = (struct caloris_nn_canvas){0, slot->length, slot->cached, slot->kv_first};
+        }
+        memcpy(state->ids + row, state->canvas + span->slot * state->limits.canvas + span->first,
+               span->count * sizeof(int32_t));
+        for (uint32_t p = 0; p < span->count; p++) {
+            state->position[row + p] = span->first + p;
+            state->kv_row[row + p] =
+                slot->cached ? (uint32_t)slot->kv_first + span->first + p : CALORIS_NN_NOT_KEPT;
+        }
+        state->span_start[i] = row;
+        canvas->rows += span->count;
+        row += span->count;
+    }
+    return row;
+}
+
+/* The row of a position of a span. */
+static uint32_t row_of(const struct caloris_step_state *state, const struct caloris_step_plan *plan,
+                       uint32_t span, uint32_t position)
+{
+    return (uint32_t)state->span_start[span] + position - plan->spans[span].first;
+}
+
 void caloris_step_apply(struct caloris_step_state *state, const struct caloris_step_plan *plan,
                         struct caloris_nn_rows *rows)
 {
     const size_t stride = state->limits.canvas;
     for (size_t i = 0; i < plan->n_releases; i++)
-        state->length[plan->releases[i]] = 0;
+        state->slot[plan->releases[i]] = (struct caloris_step_slot){0};
     for (size_t i = 0; i < plan->n_admissions; i++) {
         const struct caloris_admission *a = &plan->admissions[i];
         memcpy(state->canvas + a->slot * stride, plan->ids + a->ids_first,
                a->length * sizeof(int32_t));
-        state->length[a->slot] = a->length;
+        state->slot[a->slot] = (struct caloris_step_slot){a->length, a->cached, false, a->kv_first};
     }
     for (size_t i = 0; i < plan->n_writes; i++)
         state->canvas[plan->writes[i].slot * stride + plan->writes[i].position] =
             plan->writes[i].id;
 
-    size_t row = 0;
-    for (size_t i = 0; i < plan->n_spans; i++) {
-        const struct caloris_span *span = &plan->spans[i];
-        memcpy(state->ids + row, state->canvas + span->slot * stride + span->first,
-               span->count * sizeof(int32_t));
-        for (uint32_t p = 0; p < span->count; p++)
-            state->position[row + p] = span->first + p;
-        state->span_rows[i] = span->count;
-        state->span_start[i] = row;
-        row += span->count;
-    }
+    *rows = (struct caloris_nn_rows){
+        .ids = state->ids,
+        .position = state->position,
+        .kv_row = state->kv_row,
+        .canvas = state->canvases,
+    };
+    rows->rows = lay_out_rows(state, plan, &rows->canvases);
+    for (size_t i = 0; i < plan->n_spans; i++)
+        state->slot[plan->spans[i].slot].filled =
+            true; /* the check saw to it that the first step is whole */
     for (size_t i = 0; i < plan->n_wants; i++) {
         const struct caloris_want *want = &plan->wants[i];
         state->wants[i] = (struct caloris_nn_want){
-            .row = (uint32_t)(state->span_start[want->span] + want->position),
+            .row = row_of(state, plan, want->span, want->position),
             .partner = want->partner == CALORIS_NO_PARTNER
                            ? CALORIS_NO_PARTNER
-                           : (uint32_t)(state->span_start[want->partner] + want->position),
+                           : row_of(state, plan, want->partner, want->position),
             .position = want->position,
             .rule = want->rule,
         };
     }
-    *rows = (struct caloris_nn_rows){
-        .ids = state->ids,
-        .position = state->position,
-        .span_rows = state->span_rows,
-        .spans = plan->n_spans,
-        .rows = row,
-    };
 }

@@ -8,22 +8,31 @@
 struct caloris_err;
 
 struct caloris_step_limits {
-    size_t requests, canvas, rows;
+    size_t requests, canvas, rows, kv_tokens;
     size_t vocab;
+};
+
+/* A place for one canvas. */
+struct caloris_step_slot {
+    size_t length; /* 0: free */
+    bool cached;
+    bool filled; /* cached: every position has been computed */
+    size_t kv_first;
 };
 
 /* One rank's canvases, and the rows of the step at hand. */
 struct caloris_step_state {
     struct caloris_step_limits limits;
-    int32_t *canvas; /* [requests, canvas] */
-    size_t *length;  /* [requests]; 0: free */
-    char *plan;      /* the packed plan */
+    int32_t *canvas;                /* [requests, canvas] */
+    struct caloris_step_slot *slot; /* [requests] */
+    char *plan;                     /* the packed plan */
     size_t plan_capacity;
-    int32_t *ids;       /* [rows] */
-    uint32_t *position; /* [rows] */
-    size_t *span_rows;  /* [requests] */
-    size_t *span_start; /* [requests] row of each span's first position */
-    uint32_t *seen;     /* [requests] checks that a slot is computed once */
+    int32_t *ids;                       /* [rows] */
+    uint32_t *position;                 /* [rows] */
+    uint32_t *kv_row;                   /* [rows] */
+    size_t *span_start;                 /* [rows] row of each span's first position */
+    struct caloris_nn_canvas *canvases; /* [requests] of the step */
+    uint32_t *seen;                     /* [requests] checks that a slot is computed once */
     uint32_t stamp;
     struct caloris_nn_want *wants; /* [rows] */
 };

@@ -100,7 +100,7 @@ static int measure(struct caloris_engine *engine, const struct bench *b, size_t 
         ids[i] = (int32_t)(i * 2654435761u % facts->model.vocab);
     for (uint32_t i = 0; i < head_rows; i++)
         wants[i] = (struct caloris_want){0, i, CALORIS_NO_PARTNER, 0};
-    const struct caloris_admission admission = {0, (uint32_t)rows, 0};
+    const struct caloris_admission admission = {.length = (uint32_t)rows};
     const struct caloris_span span = {0, 0, (uint32_t)rows};
     const struct caloris_rule rule = {.best = 1};
     const uint32_t release = 0;

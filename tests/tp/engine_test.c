@@ -273,7 +273,8 @@ static int guided_body(struct caloris_engine *engine, void *arg, struct caloris_
     int32_t ids[2 * CANVAS];
     memcpy(ids, c->ids, CANVAS * sizeof(int32_t));
     memcpy(ids + CANVAS, c->ids, CANVAS * sizeof(int32_t));
-    const struct caloris_admission admissions[] = {{0, CANVAS, 0}, {1, CANVAS, CANVAS}};
+    const struct caloris_admission admissions[] = {
+        {.slot = 0, .length = CANVAS}, {.slot = 1, .length = CANVAS, .ids_first = CANVAS}};
     const struct caloris_span spans[] = {{0, 0, CANVAS}, {1, 0, CANVAS}};
     const struct caloris_rule rules[] = {
         {.best = 1, .guidance = 3},
@@ -347,6 +348,78 @@ static void guidance_and_noise(void **state)
     json_decref(cases);
 }
 
+/* ---- kept K/V ------------------------------------------------------------------------------------------------------- */
+
+/* Rows of a cached canvas that did not change come out as they were, whichever of them are computed again. */
+static int kept_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    const struct step_case *c = arg;
+    const struct caloris_admission admission = {
+        .slot = 3, .length = CANVAS, .cached = true, .kv_first = 100};
+    const struct caloris_span whole = {3, 0, CANVAS},
+                              parts[] = {{3, 2, 1}, {3, 7, 5}, {3, 12, 4}, {3, 30, 1}};
+    const struct caloris_span overlap[] = {{3, 2, 4}, {3, 5, 1}};
+    const struct caloris_rule rule = {.best = 2};
+    const struct caloris_want wants[] = {{0, 2, CALORIS_NO_PARTNER, 0},
+                                         {1, 11, CALORIS_NO_PARTNER, 0},
+                                         {2, 12, CALORIS_NO_PARTNER, 0},
+                                         {3, 30, CALORIS_NO_PARTNER, 0}};
+    struct caloris_step_plan plan = {
+        .admissions = &admission,
+        .n_admissions = 1,
+        .ids = c->ids,
+        .n_ids = CANVAS,
+        .spans = parts,
+        .n_spans = 4,
+        .rules = &rule,
+        .n_rules = 1,
+    };
+    struct caloris_step_result result;
+    assert_int_equal(caloris_engine_step(engine, &plan, &result, NULL), -1); /* nothing kept yet */
+    plan.spans = &whole;
+    plan.n_spans = 1;
+    if (caloris_engine_step(engine, &plan, &result, err) < 0)
+        return -1;
+    plan = (struct caloris_step_plan){.spans = overlap, .n_spans = 2, .rules = &rule, .n_rules = 1};
+    assert_int_equal(caloris_engine_step(engine, &plan, &result, NULL), -1);
+    plan.spans = parts;
+    plan.n_spans = 4;
+    plan.wants = wants;
+    plan.n_wants = 4;
+    for (int again = 0; again < 2; again++) {
+        if (caloris_engine_step(engine, &plan, &result, err) < 0)
+            return -1;
+        for (size_t i = 0; i < 4; i++)
+            check_summary(c->logits + wants[i].position * VOCAB, &rule, &result.summaries[i],
+                          result.candidates + i * result.best);
+    }
+    struct caloris_engine_counters counters;
+    caloris_engine_counters(engine, &counters);
+    assert_int_equal(counters.rows, CANVAS + 2 * 11);
+    return 0;
+}
+
+static void kept_keys_and_values(void **state)
+{
+    const char *model = *state;
+    char path[512], dir[512];
+    size_t n;
+    json_t *cases = caloris_json_load(golden(path, model, "cases.json"), 1 << 22, NULL);
+    int32_t *ids =
+        read_ids(json_object_get(json_array_get(json_object_get(cases, "logits"), 1), "ids"), &n);
+    float *logits = read_floats(golden(path, model, "logits-infill.f32"), CANVAS * VOCAB);
+    for (int i = 0; i < RANK_COUNTS; i++) {
+        struct step_case c = {logits, ids, rank_counts[i]};
+        struct caloris_engine_options options = options_for(golden(dir, model, "."), c.ranks);
+        struct caloris_err err = {0};
+        if (caloris_engine_run(&options, kept_body, &c, NULL, &err) != 0)
+            fail_msg("%d ranks: %s", c.ranks, err.text);
+    }
+    free(ids);
+    free(logits);
+    json_decref(cases);
+}
+
 /* ---- bad plans ---------------------------------------------------------------------------------------------------- */
 
 static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
@@ -354,7 +427,16 @@ static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_
     (void)arg;
     const int32_t ids[] = {1, 2, 3, 4};
     const int32_t wild[] = {1, 2, 320, 4};
-    const struct caloris_admission admission = {0, 4, 0}, outside = {0, 5, 0}, nowhere = {8, 4, 0};
+    const struct caloris_admission admission = {.slot = 0, .length = 4},
+                                   outside = {.slot = 0, .length = 5},
+                                   nowhere = {.slot = 8, .length = 4},
+                                   beyond = {.slot = 0,
+                                             .length = 4,
+                                             .cached = true,
+                                             .kv_first = 8 * 64 - 3},
+                                   overlap[] = {
+                                       {.slot = 0, .length = 2, .cached = true, .kv_first = 5},
+                                       {.slot = 1, .length = 3, .cached = true, .kv_first = 6}};
     const struct caloris_write write = {0, 4, 0}, wild_write = {0, 3, -1};
     const struct caloris_span part = {0, 1, 3}, whole = {0, 0, 4}, twice[] = {{0, 0, 4}, {0, 0, 4}};
     const struct caloris_want want = {0, 4, CALORIS_NO_PARTNER, 0},
@@ -372,6 +454,10 @@ static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_
          "admission to a slot that is taken"},
         {{.admissions = &admission, .n_admissions = 1, .ids = wild, .n_ids = 4},
          "id outside the vocabulary"},
+        {{.admissions = &beyond, .n_admissions = 1, .ids = ids, .n_ids = 4},
+         "K/V beyond what is kept"},
+        {{.admissions = overlap, .n_admissions = 2, .ids = ids, .n_ids = 4},
+         "K/V that another canvas holds"},
         {{.admissions = &admission,
           .n_admissions = 1,
           .ids = ids,
@@ -392,14 +478,14 @@ static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_
           .n_ids = 4,
           .spans = &part,
           .n_spans = 1},
-         "not the whole canvas"},
+         "of one that has no K/V yet"},
         {{.admissions = &admission,
           .n_admissions = 1,
           .ids = ids,
           .n_ids = 4,
           .spans = twice,
           .n_spans = 2},
-         "twice"},
+         "out of order"},
         {{.admissions = &admission,
           .n_admissions = 1,
           .ids = ids,
@@ -432,7 +518,7 @@ static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_
           .n_wants = 1},
          "wanted row outside its span"},
         {{.spans = &whole, .n_spans = 1},
-         "not the whole canvas"}, /* nothing of the above was admitted */
+         "of one that has no K/V yet"}, /* nothing of the above was admitted */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct caloris_step_result result;
@@ -459,6 +545,8 @@ int main(void)
         cmocka_unit_test_prestate(summaries_stand_for_the_logits, (char *)"llada"),
         cmocka_unit_test_prestate(summaries_stand_for_the_logits, (char *)"llada-gqa"),
         cmocka_unit_test_prestate(guidance_and_noise, (char *)"llada"),
+        cmocka_unit_test_prestate(kept_keys_and_values, (char *)"llada"),
+        cmocka_unit_test_prestate(kept_keys_and_values, (char *)"llada-gqa"),
         cmocka_unit_test_prestate(bad_plans_are_refused, (char *)"llada"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

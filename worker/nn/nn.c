@@ -26,13 +26,14 @@ static size_t comm_scratch_floats(int ranks, size_t count)
 
 int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *config,
                      const struct caloris_model_split *split,
-                     const struct caloris_nn_limits *limits, void *memory, uint64_t *work_bytes,
+                     const struct caloris_nn_limits *limits, void *memory, uint64_t *bytes,
                      uint64_t *kv_bytes, struct caloris_err *err)
 {
     const size_t rows = limits->rows;
     const size_t hd = config->head_dim;
     const size_t attention_floats = (2 * split->heads + 2 * split->kv_heads) * hd;
     const size_t ffn_floats = 3 * split->ffn;
+    const size_t kept_floats = config->layers * 2 * split->kv_heads * hd;
     size_t residual;
     if (!caloris_size_mul(rows, config->hidden, &residual))
         return caloris_err_set(err, CALORIS_BAD_CONFIG, "%zu rows of a step are too many", rows);
@@ -46,6 +47,7 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     nn->n = caloris_arena_take(&walk, residual, sizeof(float));
     nn->wide =
         caloris_arena_take(&walk, rows, larger(attention_floats, ffn_floats) * sizeof(float));
+    nn->kv = caloris_arena_take(&walk, limits->kv_tokens, kept_floats * sizeof(float));
     nn->rope = caloris_arena_take(&walk, limits->positions, hd * sizeof(float));
     nn->attention_scratch = caloris_arena_take(&walk, (size_t)limits->threads,
                                                caloris_attention_scratch(hd) * sizeof(float));
@@ -58,8 +60,9 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     nn->best = caloris_arena_take(&walk, rows, CALORIS_MAX_BEST * sizeof(struct caloris_candidate));
     if (caloris_arena_check(&walk, "work buffers of a step", err) < 0)
         return -1;
-    *work_bytes = walk.used;
-    *kv_bytes = (uint64_t)rows * 2 * split->kv_heads * hd * sizeof(float);
+    *bytes = walk.used;
+    *kv_bytes = caloris_size_round_up(limits->kv_tokens * kept_floats * sizeof(float),
+                                      CALORIS_ARENA_ALIGNMENT);
     return 0;
 }
 
@@ -109,10 +112,67 @@ static int embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows, stru
     return allreduce(nn, nn->x, rows->rows, err);
 }
 
-/* x += W_o attention(rope(W_q n), rope(W_k n), W_v n), n = rmsnorm(x), summed over ranks. */
-static int attention(struct caloris_nn *nn, const struct caloris_layer_weights *layer,
-                     const struct caloris_nn_rows *rows, struct caloris_err *err)
+/* K and V of one layer, [kv_tokens, 2 k hd]. */
+static float *kept(const struct caloris_nn *nn, size_t layer)
 {
+    const size_t stride = 2 * nn->split.kv_heads * nn->config->head_dim;
+    return nn->kv + layer * nn->limits.kv_tokens * stride;
+}
+
+struct keep_task {
+    const struct caloris_nn *nn;
+    const struct caloris_nn_rows *rows;
+    const float *qkv;
+    float *kept;
+};
+
+/* K and V of a row, which stand next to each other in both places. */
+static void keep_row(void *arg, size_t row, int thread)
+{
+    (void)thread;
+    const struct keep_task *task = arg;
+    const struct caloris_model_split *split = &task->nn->split;
+    const size_t hd = task->nn->config->head_dim;
+    const size_t q = split->heads * hd, kv = 2 * split->kv_heads * hd;
+    const uint32_t to = task->rows->kv_row[row];
+    if (to != CALORIS_NN_NOT_KEPT)
+        memcpy(task->kept + to * kv, task->qkv + row * (q + kv) + q, kv * sizeof(float));
+}
+
+/* The attention of every canvas of the step: queries of its rows in qkv, keys and values there or kept. */
+static void lay_out_attention(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
+                              const float *qkv, const float *kv, float *mixed)
+{
+    const size_t hd = nn->config->head_dim, h = nn->split.heads, k = nn->split.kv_heads;
+    const size_t stride = (h + 2 * k) * hd;
+    size_t first = 0;
+    for (size_t i = 0; i < rows->canvases; i++) {
+        const struct caloris_nn_canvas *canvas = &rows->canvas[i];
+        const float *of_rows = qkv + first * stride;
+        const float *keys = canvas->cached ? kv + canvas->kv_first * 2 * k * hd : of_rows + h * hd;
+        nn->attention[i] = (struct caloris_attention){
+            .q = of_rows,
+            .k = keys,
+            .v = keys + k * hd,
+            .out = mixed + first * h * hd,
+            .q_rows = canvas->rows,
+            .kv_rows = canvas->length,
+            .q_stride = stride,
+            .kv_stride = canvas->cached ? 2 * k * hd : stride,
+            .out_stride = h * hd,
+            .heads = h,
+            .head_dim = hd,
+            .kv_of = nn->kv_of,
+        };
+        first += canvas->rows;
+    }
+}
+
+/* x += W_o attention(rope(W_q n), rope(W_k n), W_v n), n = rmsnorm(x), summed over ranks. */
+static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *rows,
+                     struct caloris_err *err)
+{
+    const struct caloris_layer_weights *layer = &nn->weights->layer[l];
     const struct caloris_model_config *c = nn->config;
     const size_t hd = c->head_dim, h = nn->split.heads, k = nn->split.kv_heads;
     const size_t stride = (h + 2 * k) * hd;
@@ -123,27 +183,11 @@ static int attention(struct caloris_nn *nn, const struct caloris_layer_weights *
     caloris_gemm(nn->pool, &layer->qkv, nn->n, c->hidden, rows->rows, qkv, stride, 0);
     caloris_rope(nn->pool, qkv, stride, rows->rows, h + k, hd, hd, rows->position, nn->rope);
 
-    size_t first = 0;
-    for (size_t i = 0; i < rows->spans; i++) {
-        const float *span = qkv + first * stride;
-        nn->attention[i] = (struct caloris_attention){
-            .q = span,
-            .k = span + h * hd,
-            .v = span + (h + k) * hd,
-            .out = mixed + first * h * hd,
-            .q_rows = rows->span_rows[i],
-            .kv_rows = rows->span_rows[i],
-            .q_stride = stride,
-            .kv_stride = stride,
-            .out_stride = h * hd,
-            .heads = h,
-            .head_dim = hd,
-            .kv_of = nn->kv_of,
-        };
-        first += rows->span_rows[i];
-    }
+    struct keep_task keep = {nn, rows, qkv, kept(nn, l)};
+    caloris_pool_run(nn->pool, rows->rows, keep_row, &keep);
+    lay_out_attention(nn, rows, qkv, keep.kept, mixed);
     if (h > 0)
-        caloris_attend(nn->pool, nn->attention, rows->spans, nn->attention_scratch);
+        caloris_attend(nn->pool, nn->attention, rows->canvases, nn->attention_scratch);
     caloris_gemm(nn->pool, &layer->o, mixed, h * hd, rows->rows, nn->n, c->hidden, 0);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
@@ -152,9 +196,10 @@ static int attention(struct caloris_nn *nn, const struct caloris_layer_weights *
 }
 
 /* x += W_down (silu(W_gate n) ⊙ W_up n), n = rmsnorm(x), summed over ranks. */
-static int mlp(struct caloris_nn *nn, const struct caloris_layer_weights *layer,
-               const struct caloris_nn_rows *rows, struct caloris_err *err)
+static int mlp(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *rows,
+               struct caloris_err *err)
 {
+    const struct caloris_layer_weights *layer = &nn->weights->layer[l];
     const struct caloris_model_config *c = nn->config;
     const size_t f = nn->split.ffn;
     float *gate_up = nn->wide;                    /* [R, 2 f] */
@@ -176,8 +221,7 @@ int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows
     if (embed(nn, rows, err) < 0)
         return -1;
     for (size_t l = 0; l < nn->config->layers; l++) {
-        const struct caloris_layer_weights *layer = &nn->weights->layer[l];
-        if (attention(nn, layer, rows, err) < 0 || mlp(nn, layer, rows, err) < 0)
+        if (attention(nn, l, rows, err) < 0 || mlp(nn, l, rows, err) < 0)
             return caloris_err_prefix(err, "layer %zu", l);
     }
     return 0;

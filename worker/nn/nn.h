@@ -10,6 +10,7 @@
 #ifndef CALORIS_NN_H
 #define CALORIS_NN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,7 +24,8 @@ struct caloris_pool;
 struct caloris_nn_limits {
     size_t rows;      /* of one step */
     size_t positions; /* of one canvas */
-    size_t canvases;  /* spans of one step */
+    size_t canvases;  /* of one step */
+    size_t kv_tokens; /* positions whose K/V are kept */
     int threads, ranks;
 };
 
@@ -39,6 +41,7 @@ struct caloris_nn {
     float *n; /* [R, d] normed input; partial sums of a matrix that all-reduces */
     float *
         wide; /* [R, (h + 2 k) hd] Q, K, V of each row, then [R, h hd] attention output; or [R, 2 f], then [R, f] */
+    float *kv;   /* [layers, kv_tokens, 2 k hd] kept K and V of cached canvases */
     float *rope; /* [positions, hd] */
     float *attention_scratch;
     void *comm_scratch;
@@ -51,23 +54,32 @@ struct caloris_nn {
     struct caloris_candidate *best;    /* [R, CALORIS_MAX_BEST] */
 };
 
-/* Lays the buffers out from memory on (64-byte aligned; NULL: only measures). *work_bytes is what they take; *kv_bytes is
- * the part of it that holds keys and values. */
+/* Lays the buffers out from memory on (64-byte aligned; NULL: only measures). *bytes is what they take; *kv_bytes is the
+ * part of it that keeps keys and values. */
 int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *config,
                      const struct caloris_model_split *split,
-                     const struct caloris_nn_limits *limits, void *memory, uint64_t *work_bytes,
+                     const struct caloris_nn_limits *limits, void *memory, uint64_t *bytes,
                      uint64_t *kv_bytes, struct caloris_err *err);
 
 /* Fills the tables; weights, comm and pool are set by then. */
 void caloris_nn_prepare(struct caloris_nn *nn);
 
-/* The rows of a step: spans of canvases, one after another. */
+/* The rows of one canvas: consecutive rows of the step. A cached canvas keeps K/V at [kv_first, kv_first + length). */
+struct caloris_nn_canvas {
+    size_t rows, length;
+    bool cached;
+    size_t kv_first;
+};
+
+/* The rows of a step: those of canvases, one after another. */
 struct caloris_nn_rows {
     const int32_t *ids;       /* [R] */
     const uint32_t *position; /* [R] */
-    const size_t *span_rows;  /* [spans] rows of each span, in order */
-    size_t spans, rows;
+    const uint32_t *kv_row;   /* [R] where K/V of the row are kept, or CALORIS_NN_NOT_KEPT */
+    const struct caloris_nn_canvas *canvas;
+    size_t canvases, rows;
 };
+enum { CALORIS_NN_NOT_KEPT = UINT32_MAX };
 
 /* x = residual stream behind the last layer. Collective. */
 int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows,

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/time.h"
+#include "worker/pool/cores.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -46,6 +47,8 @@ struct caloris_pool {
     int cores;   /* that this process may run on */
     int started; /* threads made so far; the caller, thread 0, is not one of them */
     struct thread *workers;
+    cpu_set_t *core; /* [threads]: of each thread its own, or NULL when there are not as many */
+    cpu_set_t caller_cpus; /* where the caller may run, worker's cores included */
 };
 
 /* Threads of all pools of this process: ranks that are threads share its cores. */
@@ -115,10 +118,26 @@ static void work(struct caloris_pool *pool, int thread)
     }
 }
 
+/* The kernel may wake a thread on the core of the one that wakes it, and for a run of some ms
+ * leaves it there. So when each thread can have a core, the others are bound to theirs, and the
+ * caller, which is not ours to bind (threads that it starts would be bound like it), steps aside
+ * when it finds itself on one of them. */
+static void go_home(const struct caloris_pool *pool)
+{
+    int cpu = pool->core ? sched_getcpu() : -1;
+    if (cpu < 0 || CPU_ISSET((size_t)cpu, &pool->core[0]) ||
+        atomic_load_explicit(&threads_in_process, memory_order_relaxed) > pool->cores)
+        return;
+    if (sched_setaffinity(0, sizeof(pool->core[0]), &pool->core[0]) == 0)
+        sched_setaffinity(0, sizeof(pool->caller_cpus), &pool->caller_cpus);
+}
+
 static void *worker_main(void *arg)
 {
     struct thread *self = arg;
     struct caloris_pool *pool = self->pool;
+    if (pool->core) /* refused: it works as well, only slower */
+        sched_setaffinity(0, sizeof(pool->core[0]), &pool->core[self->index]);
     uint32_t heard = 0;
     while (!atomic_load(&pool->stopping)) {
         if (!changes_soon(pool, &pool->bell, heard)) {
@@ -131,6 +150,24 @@ static void *worker_main(void *arg)
         work(pool, self->index);
     }
     return NULL;
+}
+
+/* Fills pool->core if there is a core for every thread, and none to spare that other ranks may
+ * have. */
+static int find_cores(struct caloris_pool *pool, struct caloris_err *err)
+{
+    size_t threads = (size_t)pool->threads;
+    if (threads == 1 || atomic_load(&threads_in_process) > pool->cores ||
+        sched_getaffinity(0, sizeof(pool->caller_cpus), &pool->caller_cpus) < 0)
+        return 0;
+    pool->core = calloc(threads, sizeof(*pool->core));
+    if (!pool->core)
+        return caloris_err_sys(err, "cores of %zu compute threads", threads);
+    if (caloris_pool_list_cores(pool->core, threads) != threads) {
+        free(pool->core);
+        pool->core = NULL;
+    }
+    return 0;
 }
 
 struct caloris_pool *caloris_pool_new(int threads, struct caloris_err *err)
@@ -151,6 +188,8 @@ struct caloris_pool *caloris_pool_new(int threads, struct caloris_err *err)
         caloris_err_sys(err, "%d compute threads", threads);
         goto fail;
     }
+    if (find_cores(pool, err) < 0)
+        goto fail;
     /* Signals belong to the threads that wait for them, never to one that computes. */
     sigset_t all, before;
     sigfillset(&all);
@@ -186,6 +225,7 @@ void caloris_pool_free(struct caloris_pool *pool)
         pthread_join(pool->workers[i].id, NULL);
     atomic_fetch_sub(&threads_in_process, pool->threads);
     free(pool->workers);
+    free(pool->core);
     free(pool);
 }
 
@@ -201,6 +241,7 @@ void caloris_pool_run(struct caloris_pool *pool, size_t count, caloris_pool_task
             task(arg, i, 0);
         return;
     }
+    go_home(pool);
     uint32_t n = (uint32_t)count;
     atomic_store_explicit(&pool->task, task, memory_order_relaxed);
     atomic_store_explicit(&pool->arg, arg, memory_order_relaxed);

@@ -16,7 +16,8 @@ struct caloris_pool;
  * (at least 1). */
 int caloris_pool_cores(int neighbours);
 
-/* threads >= 1. Free with caloris_pool_free. */
+/* threads >= 1. Free with caloris_pool_free. When the process owns just as many cores, each thread
+ * but the caller is bound to one of them. */
 struct caloris_pool *caloris_pool_new(int threads, struct caloris_err *err);
 void caloris_pool_free(struct caloris_pool *pool);
 int caloris_pool_threads(const struct caloris_pool *pool);
