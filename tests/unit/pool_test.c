@@ -190,6 +190,48 @@ static void a_bound_process_owns_what_it_is_bound_to(void **state)
     assert_int_equal(caloris_pool_cores(1), all);
 }
 
+struct places {
+    cpu_set_t of[MOST_THREADS];
+    int seen[MOST_THREADS];
+};
+
+static void note_place(void *arg, size_t index, int thread)
+{
+    struct places *places = arg;
+    (void)index;
+    sched_getaffinity(0, sizeof(places->of[thread]), &places->of[thread]);
+    places->seen[thread] = 1;
+    caloris_time_sleep_ms(1); /* so that others get some too */
+}
+
+/* A core for each: nobody is on another's, and the caller may go where it could before. One thread
+ * more: nobody is bound. */
+static void threads_get_cores_of_their_own_if_there_are_enough(void **state)
+{
+    (void)state;
+    cpu_set_t before, both;
+    assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+    int cores = caloris_pool_cores(1);
+    if (cores < 2 || cores >= MOST_THREADS)
+        skip();
+    for (int more = 0; more < 2; more++) {
+        struct places places = {0};
+        struct caloris_pool *pool = caloris_pool_new(cores + more, NULL);
+        assert_non_null(pool);
+        caloris_pool_run(pool, 200, note_place, &places);
+        assert_true(CPU_EQUAL(&places.of[0], &before));
+        for (int a = 1; a < cores; a++) {
+            for (int b = 1; b < a && places.seen[a] && places.seen[b]; b++) {
+                CPU_AND(&both, &places.of[a], &places.of[b]);
+                assert_int_equal(CPU_COUNT(&both) == 0, !more);
+            }
+            if (places.seen[a])
+                assert_int_equal(CPU_EQUAL(&places.of[a], &before) != 0, more);
+        }
+        caloris_pool_free(pool);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +242,7 @@ int main(void)
         cmocka_unit_test(no_pool_without_threads),
         cmocka_unit_test(cores_of_a_made_up_machine),
         cmocka_unit_test(a_bound_process_owns_what_it_is_bound_to),
+        cmocka_unit_test(threads_get_cores_of_their_own_if_there_are_enough),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
