@@ -518,7 +518,7 @@ static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_
           .n_wants = 1},
          "wanted row outside its span"},
         {{.spans = &whole, .n_spans = 1},
-         "of one that has no K/V yet"}, /* nothing of the above was admitted */
+         "outside its canvas"}, /* nothing of the above was admitted */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct caloris_step_result result;
