@@ -62,7 +62,7 @@ struct caloris_conf; /* origins of values, and memory of texts */
  * "--". *done: --help, --version or --print-config was served on stdout: exit with 0.
  * The file: --config, else $CALORIS_CONFIG, else $XDG_CONFIG_HOME/caloris/caloris.conf (~/.config),
  * else /etc/caloris/caloris.conf, if there; --config /dev/null reads none. An environment variable
- * that is set but empty counts as unset.
+ * that is set but empty counts as unset, and so does "" for a TEXT in the file.
  * NULL and err (USAGE or BAD_CONFIG). Free with caloris_conf_free, after the last use of values. */
 struct caloris_conf *caloris_conf_load(const struct caloris_program *program, int argc, char **argv,
                                        void *values, int *rest, bool *done,

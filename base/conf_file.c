@@ -112,6 +112,8 @@ static int read_setting(struct caloris_conf *conf, const config_setting_t *setti
             return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: %s.%s must be %s, not %s", place,
                                    program->group, key, conf_value_kind(option->type),
                                    type_name(setting->type));
+        if (option->type == CALORIS_OPTION_TEXT && !*text)
+            text = NULL; /* as in the sample: no text is none */
         if (conf_set(conf, i, text, place, err) < 0)
             return caloris_err_prefix(err, "%s: %s.%s", place, program->group, key);
         return 0;

@@ -239,7 +239,9 @@ void caloris_conf_print_sample(const struct caloris_program *program, FILE *to)
         if (*p != program)
             all[n++] = *p;
     }
-    fprintf(to, "# Read by %s.\n%s: {\n", program->name, program->group);
+    /* A verb ("caloris list") speaks for its command. */
+    fprintf(to, "# Read by %.*s.\n%s: {\n", (int)strcspn(program->name, " "), program->name,
+            program->group);
     for (size_t i = 0; i < n; i++)
         sample_program(all, i, to);
     fputs("};\n", to);

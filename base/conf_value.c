@@ -197,6 +197,10 @@ int conf_value_parse(const struct caloris_option *option, const char *text, void
 {
     if (!text) {
         memset(at, 0, types[option->type].bytes);
+        if (owned) {
+            free(*owned);
+            *owned = NULL;
+        }
         return 0;
     }
     if (option->type != CALORIS_OPTION_TEXT)

@@ -33,7 +33,8 @@ caloris_install_deps "${install[@]}" "${caloris_build_packages[@]}" "${caloris_t
 # Inherited ones can hide half of the machine from OpenBLAS.
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 
-cmake --preset "$preset"
+# The quick start builds in the same place, without tests.
+cmake --preset "$preset" -DBUILD_TESTING=ON
 cmake --build --preset "$preset"
 
 # ThreadSanitizer of gcc 12 wants its fixed addresses free; newer kernels scatter more widely.

@@ -6,13 +6,14 @@ source "$(dirname "$0")/lib.sh"
 
 sample() {
     cat <<'EOF'
-# Caloris: every key of every program, commented out, with the value that holds when nothing is written.
+# Caloris: every key of every program, commented out, with the value that holds when nothing is
+# written ("" stands for none).
 #
 # Looked for at --config FILE, then $CALORIS_CONFIG, then $XDG_CONFIG_HOME/caloris/caloris.conf
 # (~/.config/caloris/caloris.conf), then /etc/caloris/caloris.conf; the first that is there is read.
-# Built-in values < this file < CALORIS_* in the environment < flags; --print-config shows where each
-# value came from. Whole numbers above 2147483647 end with L; sizes and durations stand in quotes
-# ("8GiB", "30s"); @include "other.conf" puts another file in place, relative to this one.
+# Built-in values < this file < CALORIS_* in the environment < flags; --print-config shows where
+# each value came from. Whole numbers above 2147483647 end with L; sizes and durations stand in
+# quotes ("8GiB", "30s"); @include "other.conf" puts another file in place, relative to this one.
 
 EOF
     caloris-engine --print-sample || return

@@ -242,7 +242,8 @@ static void test_sample(void **state)
     struct caloris_err err;
     printed("--print-sample", text);
     assert_narrow(text, 100);
-    assert_non_null(strstr(text, "engine: {\n\n    # folder of the model\n    # model = \"\";\n"));
+    assert_non_null(strstr(text, "# Read by caloris-engine.\nengine: {\n\n    # folder of the "
+                                 "model\n    # model = \"\";\n"));
     assert_non_null(strstr(text, "    # comm = \"mpi\";\n"));
     assert_non_null(strstr(text, "    # of another verb\n    # keep = 0;\n"));
     assert_null(strstr(text, "dry"));
@@ -266,6 +267,7 @@ static void test_sample(void **state)
     if (!conf)
         fail_msg("%s\n%s", err.text, live);
     assert_non_null(strstr(caloris_conf_origin(conf, "step-rows"), "sample.conf:"));
+    assert_null(v.model); /* "" in a file is no text */
     assert_int_equal(v.rows, 256);
     assert_true(v.threshold == 0.9);
     assert_int_equal(v.wait, 1500);
