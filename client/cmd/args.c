@@ -46,6 +46,15 @@ static const struct caloris_option gateway_options[] = {
      .flag_only = true},
 };
 
+/* What any verb may find in the group of the file, whether it talks to a gateway or not. */
+static const struct caloris_program gateway_keys = {
+    .name = "caloris",
+    .group = "client",
+    .options = gateway_options,
+    .n_options = sizeof(gateway_options) / sizeof(gateway_options[0]),
+};
+static const struct caloris_program *const siblings[] = {&gateway_keys, NULL};
+
 /* The options of one verb, with the names that the jobs schema gives to flags. */
 struct table {
     struct caloris_option options[MAX_OPTIONS];
@@ -204,6 +213,7 @@ int cmd_parse(struct invocation *in, const struct verb *verb, int argc, char **a
         .about = verb->about,
         .options = table->options,
         .n_options = table->count,
+        .siblings = siblings,
     };
     in->sorted = options_first(table, argc, argv, &count, err);
     if (!in->sorted)
