@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# caloris up: a gateway and a group on this machine answer with the recorded ids, whoever of them is killed; nothing
+# is left behind.
+# shellcheck source=tests/e2e/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+unset CALORIS_ENDPOINT CALORIS_CLUSTER XDG_RUNTIME_DIR
+export TMPDIR=/tmp
+MODEL=$SOURCE/deploy/models/tinycoder
+export MODEL WORK
+PARAMS="--early-stop false --commit quota --steps 96 --gen-length 96 --block-length 96"
+export PARAMS
+
+# prompt N, recorded N: text of the N-th prompt (from 0); ids that third-party code gave for it with PARAMS.
+prompt() { sed -n "$(($1 + 1))p" "$MODEL/prompts.jsonl" | sed 's/.*"prompt": "\([^"]*\)".*/\1/'; }
+recorded()
+{
+    grep -o "\"id\":\"p$(printf %03d "$1")\".*" "$MODEL/reference.json" |
+        grep -o '"steps":96,"gen_length":96,"block_length":96,"cache":"none"},"ids":\[[0-9,]*\]' | grep -o '"ids".*'
+}
+# child PID NAME: the children of a process that have this name.
+child()
+{
+    local stat pid name parent _
+    for stat in /proc/[0-9]*/stat; do
+        read -r pid name _ parent _ 2>/dev/null <"$stat" || continue
+        [ "$parent" = "$1" ] && [ "$name" = "($2)" ] && echo "$pid"
+    done
+}
+# Nothing that up started still runs.
+gone()
+{
+    local left
+    left=$(leftovers)
+    case $left in
+    *caloris-gateway* | *caloris-engine* | *mpirun*) fail "left behind: $left" ;;
+    esac
+}
+export -f prompt recorded child
+
+[ -n "$(recorded 0)" ] || fail "reference.json has no such run"
+
+# One command: the recorded ids on stdout and nothing else, everything gone afterwards.
+# shellcheck disable=SC2086 # PARAMS are words
+limited 60 caloris up --ranks 2 -- caloris run --json $PARAMS "$(prompt 0)" >"$WORK/out" 2>"$WORK/up.log" ||
+    fail "up: exit code $?"
+grep -qF "$(recorded 0)" "$WORK/out" || fail "other ids than the recorded ones: $(cat "$WORK/out")"
+[ "$(wc -l <"$WORK/out")" = 1 ] || fail "more than the result on stdout: $(cat "$WORK/out")"
+gone
+dir=$(sed -n 's/.*ready after .* at ipc:\/\/\(.*\)\/clients.sock/\1/p' "$WORK/up.log")
+[ -n "$dir" ] || fail "up does not say where it is"
+[ ! -e "$dir" ] || fail "$dir is left behind"
+
+# The command's exit code is up's.
+limited 60 caloris up -q -- sh -c 'exit 42' 2>>"$WORK/up.log"
+[ $? = 42 ] || fail "the command's exit code is lost"
+
+# A model that cannot be loaded is not tried again.
+mkdir "$WORK/broken"
+echo '{' >"$WORK/broken/config.json"
+limited 60 caloris up --ranks 2 --model "$WORK/broken" -- true 2>"$WORK/broken.log"
+[ $? = 2 ] || fail "a broken model: not exit code 2"
+grep -q "config.json" "$WORK/broken.log" || fail "a broken model: the file is not named"
+
+# Whoever is killed while jobs run, every accepted job ends with the recorded ids.
+cat >"$WORK/inside.sh" <<'INSIDE'
+set -u
+mode=$(stat -c %a "$(dirname "${CALORIS_ENDPOINT#ipc://}")")
+[ "$mode" = 700 ] || { echo "the directory has mode $mode"; exit 1; }
+jobs=()
+for i in 0 1 2 3 4 5 6 7; do
+    # shellcheck disable=SC2086 # PARAMS are words
+    jobs+=("$(caloris submit $PARAMS "$(prompt $i)")") || exit 1
+done
+caloris wait "${jobs[@]}" 2>"$WORK/wait.log" &
+waiter=$!
+killed() { kill -KILL "$1" && echo "killed $2 $1"; }
+# One group is there (a lost one is forgotten), and it computes.
+running() { caloris cluster --json -q | grep -qE '^\{"groups":\[\{[^}]*"running":[1-9][^}]*\}\],'; }
+for i in $(seq 100); do running && break; sleep 0.05; done
+killed "$(child "$PPID" caloris-gateway)" gateway
+sleep 0.5
+world=$(child "$PPID" mpirun)
+for i in $(seq 100); do running && break; sleep 0.05; done
+killed "$(child "$world" caloris-engine | head -n 1)" rank
+for i in $(seq 200); do
+    next=$(child "$PPID" mpirun)
+    [ -n "$next" ] && [ "$next" != "$world" ] && running && break
+    sleep 0.05
+done
+killed "$(child "$PPID" mpirun)" mpirun
+wait "$waiter" || { echo "wait: exit code $?"; caloris list -a; exit 1; }
+for i in 0 1 2 3 4 5 6 7; do
+    caloris results --json "${jobs[$i]}" | grep -qF "$(recorded $i)" || { echo "job ${jobs[$i]}: other ids"; exit 1; }
+done
+[ "$(caloris list -a --no-header | wc -l)" = 8 ] || { echo "not 8 jobs"; exit 1; }
+INSIDE
+limited 150 caloris up --ranks 2 -- bash "$WORK/inside.sh" >"$WORK/inside.log" 2>"$WORK/up.log" || fail "exit code $?"
+[ "$(grep -c "^killed" "$WORK/inside.log")" = 3 ] || fail "not all three were killed: $(cat "$WORK/inside.log")"
+grep -q "the gateway ended (signal 9)" "$WORK/up.log" || fail "up does not tell that the gateway was killed"
+[ "$(grep -c "the group ended" "$WORK/up.log")" = 2 ] || fail "up does not tell that the group was killed twice"
+gone
+
+# Without a command it serves under a name until it is told to end.
+caloris up --cluster mine >"$WORK/serve.log" 2>&1 &
+server=$!
+await 30 grep -q "ready after" "$WORK/serve.log" || fail "up without a command does not serve"
+limited 20 caloris run -q --cluster mine "$(prompt 0)" >"$WORK/out" || fail "run --cluster mine"
+grep -q "^def " "$WORK/out" || fail "no function: $(cat "$WORK/out")"
+kill -TERM $server
+wait $server
+[ ! -e "$HOME/.caloris/mine" ] || fail "the cluster's file is left behind"
+gone
