@@ -47,7 +47,8 @@ struct caloris_client *caloris_client_open(const struct caloris_client_options *
     }
     client->options.endpoint = client->endpoint;
     if (caloris_wire_check_endpoint(client->endpoint, &why) < 0) {
-        /* A directory that cannot be looked at is no mistake of the caller's: nobody serves there. */
+        /* A directory that cannot be looked at is no mistake of the caller's: nobody serves
+         * there. */
         caloris_err_set(err, why.code == CALORIS_IO ? CALORIS_UNREACHABLE : why.code, "%s",
                         why.text);
         goto fail;
@@ -88,7 +89,7 @@ const char *caloris_client_agent(const struct caloris_client *client)
     return client->agent;
 }
 
-/* ---- one request, whatever happens to the connection ----------------------------------------------------------- */
+/* ---- one request, whatever happens to the connection ----------------------------------------- */
 
 static void notice(const struct caloris_client *client, const char *text)
 {
@@ -113,7 +114,8 @@ static int queue_status(struct caloris_client *client, caloris_answer *answer, u
     return caloris_connection_queue(client, answer, err);
 }
 
-/* Watch, then ask how the job stands: what changes between the two comes twice rather than never. */
+/* Watch, then ask how the job stands: what changes between the two comes twice rather than
+ * never. */
 static int say_watch(struct caloris_client *client, const struct watch *watch, uint64_t deadline_ns,
                      struct caloris_err *err)
 {
@@ -171,7 +173,8 @@ static int reconnect(struct caloris_client *client, uint64_t deadline_ns, struct
     return 0;
 }
 
-/* Every request may be repeated: the connection may break as often as it likes until the time is over. */
+/* Every request may be repeated: the connection may break as often as it likes until the time is
+ * over. */
 static caloris_answer *call(struct caloris_client *client, Caloris__Wire__ClientToGateway *message,
                             Caloris__Wire__GatewayToClient__BodyCase due, struct caloris_err *err)
 {
@@ -197,7 +200,7 @@ static caloris_answer *call(struct caloris_client *client, Caloris__Wire__Client
     }
 }
 
-/* ---- requests -------------------------------------------------------------------------------------------------- */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 int caloris_client_submit(struct caloris_client *client, const char *json, size_t n, uint64_t *job,
                           struct caloris_err *err)
@@ -220,7 +223,8 @@ int caloris_client_submit(struct caloris_client *client, const char *json, size_
     return 0;
 }
 
-/* Show, results, cancel and unwatch say a job's number and nothing else; they differ in the case of the union. */
+/* Show, results, cancel and unwatch say a job's number and nothing else; they differ in the case
+ * of the union. */
 static caloris_answer *ask_about(struct caloris_client *client, uint64_t job,
                                  Caloris__Wire__ClientToGateway__BodyCase what,
                                  Caloris__Wire__GatewayToClient__BodyCase due,
@@ -281,7 +285,7 @@ caloris_answer *caloris_client_cluster(struct caloris_client *client, struct cal
     return call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_CLUSTER, err);
 }
 
-/* ---- watching -------------------------------------------------------------------------------------------------- */
+/* ---- watching -------------------------------------------------------------------------------- */
 
 static struct watch *find_watch(struct caloris_client *client, uint64_t job)
 {
@@ -325,7 +329,8 @@ int caloris_client_unwatch(struct caloris_client *client, uint64_t job, struct c
     return answer ? 0 : -1;
 }
 
-/* What came, or 0 at deadline_ns. Silence is tested with pings; nobody answers them: the gateway is lost. */
+/* What came, or 0 at deadline_ns. Silence is tested with pings; nobody answers them: the gateway
+ * is lost. */
 static int wait_for_event(struct caloris_client *client, uint64_t deadline_ns,
                           caloris_answer **event, struct caloris_err *err)
 {

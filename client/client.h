@@ -1,8 +1,9 @@
 /* client/client.h: a gateway's jobs, from a program: submit, ask, watch, fetch.
  *
- * One client speaks to one gateway over one connection and belongs to one thread. Every request may be repeated without harm
- * (a submission carries a key made of random bytes), so when the gateway goes away the client dials again, says what it
- * watches again, and repeats the request. Answers are the messages of proto/caloris.proto; each call says which one.
+ * One client speaks to one gateway over one connection and belongs to one thread. Every request may
+ * be repeated without harm (a submission carries a key made of random bytes), so when the gateway
+ * goes away the client dials again, says what it watches again, and repeats the request. Answers
+ * are the messages of proto/caloris.proto; each call says which one.
  */
 #ifndef CALORIS_CLIENT_H
 #define CALORIS_CLIENT_H
@@ -34,7 +35,8 @@ struct caloris_client_options {
     void *notice_arg;
 };
 
-/* Dials and says hello. NULL and err: UNREACHABLE names the endpoint, REFUSED the versions. Strings are copied. */
+/* Dials and says hello. NULL and err: UNREACHABLE names the endpoint, REFUSED the versions.
+ * Strings are copied. */
 struct caloris_client *caloris_client_open(const struct caloris_client_options *options,
                                            struct caloris_err *err);
 void caloris_client_close(struct caloris_client *client);
@@ -60,17 +62,19 @@ caloris_answer *caloris_client_cluster(struct caloris_client *client,
                                        struct caloris_err *err); /* ->cluster */
 int caloris_client_cancel(struct caloris_client *client, uint64_t job, struct caloris_err *err);
 
-/* From now on caloris_client_next tells what happens to the job; its present state comes first. canvas: every step's cells. */
+/* From now on caloris_client_next tells what happens to the job; its present state comes first.
+ * canvas: every step's cells. */
 int caloris_client_watch(struct caloris_client *client, uint64_t job, bool canvas,
                          struct caloris_err *err);
 int caloris_client_unwatch(struct caloris_client *client, uint64_t job, struct caloris_err *err);
 
-/* 1 and *event (->event; free it), 0 when nothing came in wait_ms, -1 and err. A gateway that goes away meanwhile is
- * dialled for patience_ms, then it is UNREACHABLE; afterwards every watched job tells its state anew. */
+/* 1 and *event (->event; free it), 0 when nothing came in wait_ms, -1 and err. A gateway that
+ * goes away meanwhile is dialled for patience_ms, then it is UNREACHABLE; afterwards every
+ * watched job tells its state anew. */
 int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris_answer **event,
                         struct caloris_err *err);
 
-/* ---- clusters by name: ~/.caloris/NAME ------------------------------------------------------------------------- */
+/* ---- clusters by name: ~/.caloris/NAME ------------------------------------------------------- */
 
 /* The endpoint in the file of that cluster. NULL: "default". UNREACHABLE when there is none. */
 int caloris_cluster_find(const char *name, char endpoint[CALORIS_CLIENT_MAX_ENDPOINT],

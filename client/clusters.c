@@ -1,4 +1,5 @@
-/* Clusters by name: one small JSON file each in ~/.caloris, {"endpoint": "ipc:///…"}, written by their gateways. */
+/* Clusters by name: one small JSON file each in ~/.caloris, {"endpoint": "ipc:///…"}, written by
+ * their gateways. */
 #include "client/client.h"
 
 #include "base/err.h"

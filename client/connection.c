@@ -50,7 +50,8 @@ static int open_socket(struct caloris_client *client, struct caloris_err *err)
     return 0;
 }
 
-/* True when the monitor says that the connection broke. A new one would reach a gateway that does not know us. */
+/* True when the monitor says that the connection broke. A new one would reach a gateway that
+ * does not know us. */
 static bool broke(struct caloris_client *client)
 {
     bool lost = false;

@@ -35,13 +35,15 @@ int caloris_connection_dial(struct caloris_client *client, uint64_t deadline_ns,
                             struct caloris_err *err);
 void caloris_connection_hang_up(struct caloris_client *client);
 
-/* Sends message and waits for its answer; events that come before it are queued. PEER_LOST: the connection broke; UNREACHABLE:
- * no answer by deadline_ns; a Failure of the gateway is an error with its code and text. */
+/* Sends message and waits for its answer; events that come before it are queued. PEER_LOST: the
+ * connection broke; UNREACHABLE: no answer by deadline_ns; a Failure of the gateway is an error
+ * with its code and text. */
 caloris_answer *caloris_connection_exchange(struct caloris_client *client,
                                             Caloris__Wire__ClientToGateway *message,
                                             uint64_t deadline_ns, struct caloris_err *err);
 
-/* Waits until something came, at most until deadline_ns. 1: *message is there; 0: nothing; -1: PEER_LOST, CANCELLED … */
+/* Waits until something came, at most until deadline_ns. 1: *message is there; 0: nothing; -1:
+ * PEER_LOST, CANCELLED … */
 int caloris_connection_receive(struct caloris_client *client, uint64_t deadline_ns,
                                caloris_answer **message, struct caloris_err *err);
 

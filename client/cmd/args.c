@@ -109,7 +109,7 @@ static void fill_table(struct table *table, const struct verb *verb)
     }
 }
 
-/* ---- operands between options ---------------------------------------------------------------------------------- */
+/* ---- operands between options ---------------------------------------------------------------- */
 
 static const struct caloris_option *find_long(const struct table *table, const char *name, size_t n)
 {
@@ -147,12 +147,12 @@ static int origin_rank(const struct caloris_conf *conf, const char *option)
     return origin[0] == '-' ? 3 : strncmp(origin, "CALORIS_", 8) == 0 ? 2 : 1;
 }
 
-/* ---- the whole command line ------------------------------------------------------------------------------------ */
+/* ---- the whole command line ------------------------------------------------------------------ */
 
 static char separator[] = "--";
 
-/* argv with the options in front, then "--" and the operands, because the parser stops at the first operand.
- * NULL-terminated, [*count]; to free(). */
+/* argv with the options in front, then "--" and the operands, because the parser stops at the
+ * first operand. NULL-terminated, [*count]; to free(). */
 static char **options_first(const struct table *table, int argc, char **argv, int *count,
                             struct caloris_err *err)
 {

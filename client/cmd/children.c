@@ -78,7 +78,8 @@ int children_reap(struct child *const *children, int n)
     return ended;
 }
 
-/* The parent of a process, from /proc/PID/stat: "pid (name) state ppid …", where the name may hold anything. */
+/* The parent of a process, from /proc/PID/stat: "pid (name) state ppid …", where the name may
+ * hold anything. */
 static pid_t parent_of(pid_t pid)
 {
     char path[64], text[512];

@@ -24,10 +24,12 @@ void children_adopt(void);
 
 int child_start(struct child *child, struct caloris_err *err);
 
-/* Collects every process that ended. Returns how many of children [n] did; their pid is 0, their status set. */
+/* Collects every process that ended. Returns how many of children [n] did; their pid is 0, their
+ * status set. */
 int children_reap(struct child *const *children, int n);
 
-/* SIGKILL to our children other than these [n] (orphans that were left to us); program: only those that run it. */
+/* SIGKILL to our children other than these [n] (orphans that were left to us); program: only
+ * those that run it. */
 void children_kill_others(struct child *const *children, int n, const char *program);
 
 /* 0 … 255; 128 + signal. */

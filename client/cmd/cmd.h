@@ -1,4 +1,5 @@
-/* client/cmd/cmd.h: what the verbs of the caloris command share. Data goes to stdout, all else to stderr. */
+/* client/cmd/cmd.h: what the verbs of the caloris command share. Data goes to stdout, all else
+ * to stderr. */
 #ifndef CALORIS_CMD_H
 #define CALORIS_CMD_H
 
@@ -48,9 +49,8 @@ struct invocation {
     struct flags flags;
     struct table *table; /* of options; args.c */
     struct caloris_conf *conf;
-    bool
-        cluster_first; /* --cluster was said more strongly than --endpoint: a flag beats a variable */
-    char **sorted;     /* the command line, options first */
+    bool cluster_first; /* --cluster said more strongly than --endpoint: a flag beats a variable */
+    char **sorted;      /* the command line, options first */
     int n_operands;
     char **operands; /* [n_operands], NULL-terminated; in sorted */
 };
@@ -72,15 +72,15 @@ struct verb {
     int (*run)(struct invocation *in);    /* returns the exit code */
 };
 
-/* ---- args.c ---------------------------------------------------------------------------------------------------- */
+/* ---- args.c ---------------------------------------------------------------------------------- */
 
-/* Options of a verb from all sources. Operands may stand between options; behind "--" everything is an operand. argv[0] is the
- * verb. *done: help was served. */
+/* Options of a verb from all sources. Operands may stand between options; behind "--" everything
+ * is an operand. argv[0] is the verb. *done: help was served. */
 int cmd_parse(struct invocation *in, const struct verb *verb, int argc, char **argv, bool *done,
               struct caloris_err *err);
 void cmd_release(struct invocation *in);
 
-/* ---- connect.c ------------------------------------------------------------------------------------------------- */
+/* ---- connect.c ------------------------------------------------------------------------------- */
 
 /* A message line on stderr: "caloris VERB: text". */
 void cmd_say(const struct invocation *in, const char *format, ...)
@@ -89,8 +89,8 @@ void cmd_say(const struct invocation *in, const char *format, ...)
 /* Says err and returns its exit code; after a signal that is 128 + its number. */
 int cmd_fail(const struct invocation *in, const struct caloris_err *err);
 
-/* The gateway that flags, environment or the cluster's file name; NULL and err. From now on Ctrl-C, SIGTERM and SIGHUP end
- * waiting with CANCELLED. */
+/* The gateway that flags, environment or the cluster's file name; NULL and err. From now on
+ * Ctrl-C, SIGTERM and SIGHUP end waiting with CANCELLED. */
 struct caloris_client *cmd_connect(const struct invocation *in, struct caloris_err *err);
 
 /* The signal that came, or 0; and: it was heeded, the gateway may be spoken to again. */
@@ -100,7 +100,7 @@ void cmd_forget_signal(void);
 /* "17" -> 17; USAGE for what is no job number. */
 int cmd_job_number(const char *text, uint64_t *job, struct caloris_err *err);
 
-/* ---- print.c --------------------------------------------------------------------------------------------------- */
+/* ---- print.c --------------------------------------------------------------------------------- */
 
 const char *cmd_state_name(Caloris__Wire__JobState state);
 json_t *cmd_status_json(const Caloris__Wire__JobStatus *status);
@@ -114,19 +114,20 @@ void cmd_status_lines(const Caloris__Wire__JobStatus *status);
 /* One line of JSON on stdout; takes object over. Returns an exit code. */
 int cmd_print_json(const struct invocation *in, json_t *object);
 
-/* ---- job.c ----------------------------------------------------------------------------------------------------- */
+/* ---- job.c ----------------------------------------------------------------------------------- */
 
-/* The job that operands and flags describe, checked, as one line to free(); NULL and err (USAGE). */
+/* The job that operands and flags describe, checked, as one line to free(); NULL and err
+ * (USAGE). */
 char *cmd_job_json(const struct invocation *in, struct caloris_err *err);
 
-/* ---- results.c ------------------------------------------------------------------------------------------------- */
+/* ---- results.c ------------------------------------------------------------------------------- */
 
-/* Fetches a finished job's result and prints its text (--json: all of it) on stdout and, with figures, one line on stderr.
- * A failed job's error goes to stderr. Returns the exit code. */
+/* Fetches a finished job's result and prints its text (--json: all of it) on stdout and, with
+ * figures, one line on stderr. A failed job's error goes to stderr. Returns the exit code. */
 int cmd_print_result(const struct invocation *in, struct caloris_client *client, uint64_t job,
                      bool figures);
 
-/* ---- follow.c -------------------------------------------------------------------------------------------------- */
+/* ---- follow.c -------------------------------------------------------------------------------- */
 
 enum follow {
     FOLLOW_SILENT,
@@ -141,11 +142,12 @@ int cmd_follow(const struct invocation *in, struct caloris_client *client, uint6
                enum follow how, FILE *lines, Caloris__Wire__JobState *state,
                struct caloris_err *err);
 
-/* The last words on a job that ended so: its result, or why there is none. Returns the exit code. (watch.c) */
+/* The last words on a job that ended so: its result, or why there is none. Returns the exit
+ * code. (watch.c) */
 int cmd_finish(const struct invocation *in, struct caloris_client *client, uint64_t job,
                Caloris__Wire__JobState state, bool figures);
 
-/* ---- places.c -------------------------------------------------------------------------------------------------- */
+/* ---- places.c -------------------------------------------------------------------------------- */
 
 /* A program of ours beside this one, else in PATH: its path in to [size]. */
 int cmd_find_program(const char *name, char *to, size_t size, struct caloris_err *err);
@@ -153,7 +155,7 @@ int cmd_find_program(const char *name, char *to, size_t size, struct caloris_err
 /* The demo model: beside the installed programs, else in the source tree this was built from. */
 int cmd_find_demo_model(char *to, size_t size, struct caloris_err *err);
 
-/* ---- verbs ----------------------------------------------------------------------------------------------------- */
+/* ---- verbs ----------------------------------------------------------------------------------- */
 
 int verb_up(struct invocation *in);
 int verb_run(struct invocation *in);

@@ -25,7 +25,8 @@ void cmd_forget_signal(void)
     signal_seen = 0;
 }
 
-/* The first signal ends waiting and lets the verb tidy up; a second one of the kind ends the process. */
+/* The first signal ends waiting and lets the verb tidy up; a second one of the kind ends the
+ * process. */
 static void catch_signals(void)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};

@@ -142,9 +142,10 @@ int verb_cluster(struct invocation *in)
     } else {
         cmd_cluster_table(answer->cluster, true);
         if (!in->flags.quiet)
-            cmd_say(in, "%s: %zu groups, %" PRIu64 " jobs queued, %" PRIu64 " running",
+            cmd_say(in, "%s: %zu group%s, %" PRIu64 " jobs queued, %" PRIu64 " running",
                     caloris_client_agent(client), answer->cluster->n_groups,
-                    answer->cluster->queued, answer->cluster->running);
+                    answer->cluster->n_groups == 1 ? "" : "s", answer->cluster->queued,
+                    answer->cluster->running);
     }
     caloris_answer_free(answer);
     caloris_client_close(client);

@@ -49,7 +49,6 @@ static const struct {
     const char *name, *summary;
 } engine_verbs[] = {
     {"plan", "how a model is split over ranks, and the bytes of each"},
-    {"shard", "write a model in the form that ranks load fastest"},
     {"doctor", "what this machine offers: cores, binding, BLAS, MPI"},
 };
 

@@ -33,7 +33,7 @@ int cmd_print_json(const struct invocation *in, json_t *object)
     return cmd_fail(in, &err);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------ */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static void put(json_t *object, const char *name, json_t *value)
 {
@@ -123,8 +123,8 @@ json_t *cmd_cluster_json(const Caloris__Wire__Cluster *cluster)
     return object;
 }
 
-/* {"step", "masks_left", "full", "cells": [{"position", "kind", "token", "confidence"}]}; a token's bytes as text where they
- * are UTF-8. */
+/* {"step", "masks_left", "full", "cells": [{"position", "kind", "token", "confidence"}]}; a
+ * token's bytes as text where they are UTF-8. */
 json_t *cmd_progress_json(const Caloris__Wire__Progress *progress)
 {
     static const char *const kinds[] = {
@@ -162,7 +162,7 @@ json_t *cmd_progress_json(const Caloris__Wire__Progress *progress)
     return object;
 }
 
-/* ---- for people ------------------------------------------------------------------------------------------------ */
+/* ---- for people ------------------------------------------------------------------------------ */
 
 /* Text of others in a table: what is no printable ASCII becomes '?'. */
 static const char *shown(const char *text, char *to, size_t size)

@@ -57,11 +57,11 @@ static void print_figures(const struct invocation *in, const json_t *result)
     double seconds =
         json_number_value(json_object_get(json_object_get(result, "timings"), "denoise_s"));
     cmd_say(in,
-            "%" JSON_INTEGER_FORMAT " ranks, %" JSON_INTEGER_FORMAT " steps (%" JSON_INTEGER_FORMAT
+            "%" JSON_INTEGER_FORMAT " rank%s, %" JSON_INTEGER_FORMAT " steps (%" JSON_INTEGER_FORMAT
             " forward passes), %" JSON_INTEGER_FORMAT
             " tokens, %.2f tokens per step, %.1f tokens/s",
-            ranks, steps, passes, tokens, steps ? (double)tokens / (double)steps : 0,
-            seconds > 0 ? (double)tokens / seconds : 0);
+            ranks, ranks == 1 ? "" : "s", steps, passes, tokens,
+            steps ? (double)tokens / (double)steps : 0, seconds > 0 ? (double)tokens / seconds : 0);
 }
 
 /* {"error": {"code", "message"}} */

@@ -106,7 +106,7 @@ static void say(const struct up *up, const char *text)
         cmd_say(up->in, "%s", text);
 }
 
-/* ---- the directory --------------------------------------------------------------------------------------------- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 static int make_dir(struct up *up, struct caloris_err *err)
 {
@@ -142,7 +142,7 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
     return remove(path);
 }
 
-/* ---- what is started ------------------------------------------------------------------------------------------- */
+/* ---- what is started ------------------------------------------------------------------------- */
 
 static void add_all(struct up *up, int server, const char *const *words)
 {
@@ -229,7 +229,7 @@ static int describe(struct up *up, struct caloris_err *err)
     return 0;
 }
 
-/* ---- while it serves ------------------------------------------------------------------------------------------- */
+/* ---- while it serves ------------------------------------------------------------------------- */
 
 /* Sleeps until a child ends or a signal comes, at most for ms. */
 static void rest(struct up *up, long ms)
@@ -352,7 +352,7 @@ static int serve(struct up *up, struct caloris_err *err)
     return 0;
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 /* Waits for a process that was told to end. */
 static bool ended_within(struct up *up, const struct child *child, long ms)

@@ -76,7 +76,8 @@ static int set_cell(struct caloris_view *view, const Caloris__Wire__Cell *from, 
     return 0;
 }
 
-/* Which cells were masks before a snapshot: what it shows revealed of them is news. NULL: nothing is known. */
+/* Which cells were masks before a snapshot: what it shows revealed of them is news. NULL:
+ * nothing is known. */
 static bool *masks_before(const struct caloris_view *view, size_t n)
 {
     bool *masks = view->n_cells == n && n > 0 ? calloc(n, sizeof(*masks)) : NULL;

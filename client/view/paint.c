@@ -85,7 +85,8 @@ static int break_lines(const struct glyphs *glyphs, size_t columns, struct lines
     return line ? 0 : -1;
 }
 
-/* The line where something happens: the first that changed, else the first that still will, else the last. */
+/* The line where something happens: the first that changed, else the first that still will, else
+ * the last. */
 static size_t busiest(const struct lines *lines)
 {
     for (size_t i = 0; i < lines->count; i++) {
@@ -129,8 +130,8 @@ static int status_text(const struct caloris_view *view, struct caloris_buf *to,
                               view->step, view->masks_left, view->fresh, per_step);
 }
 
-/* The cursor to the first column of the frame that is on the screen, whose lines may have been wrapped again since by a
- * narrower window. */
+/* The cursor to the first column of the frame that is on the screen, whose lines may have been
+ * wrapped again since by a narrower window. */
 static int go_back(const struct caloris_view *view, size_t columns, size_t rows,
                    struct caloris_buf *to, struct caloris_err *err)
 {
@@ -231,7 +232,7 @@ int caloris_view_wipe(struct caloris_view *view, size_t columns, size_t rows,
     return rc < 0 ? -1 : caloris_buf_printf(to, err, CLEAR_BELOW SHOW_CURSOR);
 }
 
-/* ---- without a terminal ---------------------------------------------------------------------------------------- */
+/* ---- without a terminal ---------------------------------------------------------------------- */
 
 int caloris_view_line(const struct caloris_view *view, struct caloris_buf *to,
                       struct caloris_err *err)

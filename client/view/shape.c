@@ -45,7 +45,8 @@ static int add_literal(struct glyphs *glyphs, const char *text, enum style style
     return 0;
 }
 
-/* Characters that change how others are shown, or show nothing: replaced. The joiner of emoji may stay. */
+/* Characters that change how others are shown, or show nothing: replaced. The joiner of emoji
+ * may stay. */
 static bool is_hidden(utf8proc_int32_t c)
 {
     enum { ZERO_WIDTH_JOINER = 0x200d };
@@ -104,7 +105,8 @@ static int add_character(struct glyphs *glyphs, utf8proc_int32_t c, enum style s
     return 0;
 }
 
-/* A character whose bytes may come from several tokens; it looks like the token of its first byte. */
+/* A character whose bytes may come from several tokens; it looks like the token of its first
+ * byte. */
 struct pending {
     char bytes[4];
     size_t size, due;
@@ -174,7 +176,7 @@ int caloris_view_shape_text(struct glyphs *glyphs, const char *text, size_t n, e
     return flush(glyphs, &pending, err);
 }
 
-/* ---- cells ----------------------------------------------------------------------------------------------------- */
+/* ---- cells ----------------------------------------------------------------------------------- */
 
 static enum style style_of(const struct cell *cell)
 {

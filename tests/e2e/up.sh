@@ -108,6 +108,6 @@ await 30 grep -q "ready after" "$WORK/serve.log" || fail "up without a command d
 limited 20 caloris run -q --cluster mine "$(prompt 0)" >"$WORK/out" || fail "run --cluster mine"
 grep -q "^def " "$WORK/out" || fail "no function: $(cat "$WORK/out")"
 kill -TERM $server
-wait $server
+wait $server || fail "up: exit code $? when told to end"
 [ ! -e "$HOME/.caloris/mine" ] || fail "the cluster's file is left behind"
 gone

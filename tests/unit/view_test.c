@@ -1,4 +1,5 @@
-/* Frames of the viewer from hand-made events: what a terminal would get, byte for byte where it matters. */
+/* Frames of the viewer from hand-made events: what a terminal would get, byte for byte where it
+ * matters. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -177,7 +178,10 @@ static void tokens_are_bytes_and_terminals_want_characters(void **state)
         {"bell, delete, C1", {{1, R, "\a\x7f\xc2\x9b", 1}}, 1, "say: ␇␡\xef\xbf\xbd░░░\x1b[K"},
         {"right-to-left override", {{1, R, "\xe2\x80\xae", 1}}, 1, "say: \xef\xbf\xbd░░░\x1b[K"},
         {"a tab is spaces", {{1, R, "\tx", 1}}, 1, "say:     x░░░\x1b[K"},
-        {"a combining accent", {{1, R, "e", 1}, {2, R, "\xcc\x81", 1}}, 2, "say: e\xcc\x81░░\x1b[K"},
+        {"a combining accent",
+         {{1, R, "e", 1}, {2, R, "\xcc\x81", 1}},
+         2,
+         "say: e\xcc\x81░░\x1b[K"},
         {"a new line", {{1, R, "a\n", 1}, {2, R, "b", 1}}, 2, "say: a\x1b[K\r\nb░░\x1b[K"},
         {"end of text", {{1, R, "<|endoftext|>", 1}, {2, R, NULL, 1}}, 2, "say: ··░░\x1b[K"},
     };
