@@ -243,9 +243,9 @@ static int step_body(struct caloris_engine *engine, void *arg, struct caloris_er
     return 0;
 }
 
-static void summaries_stand_for_the_logits(void **state)
+/* Runs body over every rank count with the infilling input of a model and its recorded logits. */
+static void with_infill(const char *model, caloris_engine_body_fn body)
 {
-    const char *model = *state;
     char path[512], dir[512];
     size_t n;
     json_t *cases = caloris_json_load(golden(path, model, "cases.json"), 1 << 22, NULL);
@@ -257,12 +257,17 @@ static void summaries_stand_for_the_logits(void **state)
         struct step_case c = {logits, ids, rank_counts[i]};
         struct caloris_engine_options options = options_for(golden(dir, model, "."), c.ranks);
         struct caloris_err err = {0};
-        if (caloris_engine_run(&options, step_body, &c, NULL, &err) != 0)
+        if (caloris_engine_run(&options, body, &c, NULL, &err) != 0)
             fail_msg("%d ranks: %s", c.ranks, err.text);
     }
     free(ids);
     free(logits);
     json_decref(cases);
+}
+
+static void summaries_stand_for_the_logits(void **state)
+{
+    with_infill(*state, step_body);
 }
 
 /* ---- guidance and noise --------------------------------------------------------------------------------------------- */
@@ -329,23 +334,7 @@ static int guided_body(struct caloris_engine *engine, void *arg, struct caloris_
 
 static void guidance_and_noise(void **state)
 {
-    const char *model = *state;
-    char path[512], dir[512];
-    size_t n;
-    json_t *cases = caloris_json_load(golden(path, model, "cases.json"), 1 << 22, NULL);
-    int32_t *ids =
-        read_ids(json_object_get(json_array_get(json_object_get(cases, "logits"), 1), "ids"), &n);
-    float *logits = read_floats(golden(path, model, "logits-infill.f32"), CANVAS * VOCAB);
-    for (int i = 0; i < RANK_COUNTS; i++) {
-        struct step_case c = {logits, ids, rank_counts[i]};
-        struct caloris_engine_options options = options_for(golden(dir, model, "."), c.ranks);
-        struct caloris_err err = {0};
-        if (caloris_engine_run(&options, guided_body, &c, NULL, &err) != 0)
-            fail_msg("%d ranks: %s", c.ranks, err.text);
-    }
-    free(ids);
-    free(logits);
-    json_decref(cases);
+    with_infill(*state, guided_body);
 }
 
 /* ---- kept K/V ------------------------------------------------------------------------------------------------------- */
@@ -401,23 +390,7 @@ static int kept_body(struct caloris_engine *engine, void *arg, struct caloris_er
 
 static void kept_keys_and_values(void **state)
 {
-    const char *model = *state;
-    char path[512], dir[512];
-    size_t n;
-    json_t *cases = caloris_json_load(golden(path, model, "cases.json"), 1 << 22, NULL);
-    int32_t *ids =
-        read_ids(json_object_get(json_array_get(json_object_get(cases, "logits"), 1), "ids"), &n);
-    float *logits = read_floats(golden(path, model, "logits-infill.f32"), CANVAS * VOCAB);
-    for (int i = 0; i < RANK_COUNTS; i++) {
-        struct step_case c = {logits, ids, rank_counts[i]};
-        struct caloris_engine_options options = options_for(golden(dir, model, "."), c.ranks);
-        struct caloris_err err = {0};
-        if (caloris_engine_run(&options, kept_body, &c, NULL, &err) != 0)
-            fail_msg("%d ranks: %s", c.ranks, err.text);
-    }
-    free(ids);
-    free(logits);
-    json_decref(cases);
+    with_infill(*state, kept_body);
 }
 
 /* ---- bad plans ---------------------------------------------------------------------------------------------------- */
