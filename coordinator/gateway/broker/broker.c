@@ -13,7 +13,7 @@
  * without bound: what does not fit waits at the client, and frames for the viewer are dropped. */
 enum { CLIENT_IN = 64, CLIENT_OUT = 256 };
 
-enum { IDLE_MS = 1000 }; /* the longest sleep: nobody is there, nothing is due */
+enum { SETTLE_MS = 50, IDLE_MS = 1000 }; /* the longest sleep: nobody is there, nothing is due */
 
 static void *listen_at(struct caloris_broker *b, const char *endpoint, struct caloris_err *err)
 {
@@ -143,6 +143,8 @@ static void take_clients(struct caloris_broker *b)
 
 static long sleep_ms(const struct caloris_broker *b)
 {
+    if (b->n_owed > 0)
+        return SETTLE_MS;
     uint64_t half = b->options.beat_ms / 2;
     return b->groups && half < IDLE_MS ? (long)(half ? half : 1) : IDLE_MS;
 }
@@ -164,6 +166,7 @@ int caloris_broker_run(struct caloris_broker *b, int stop_fd, struct caloris_err
         take_clients(b);
         promise_keep(b);
         groups_watch_over(b);
+        watch_settle(b);
         clients_probe(b);
         lease_out(b);
     }

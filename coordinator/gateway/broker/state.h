@@ -38,6 +38,7 @@ struct watch {
     struct client *client;
     struct live *live;
     bool canvas;
+    bool owed;  /* a change of state could not be sent yet */
     bool stale; /* its viewer lacks something: nothing more until a full canvas comes */
     struct watch *next_of_client, *next_of_live;
 };
@@ -95,7 +96,7 @@ struct caloris_broker {
     struct caloris_broker_options options;
     void *context, *clients_socket, *groups_socket;
     struct table clients, live;
-    size_t n_watches;
+    size_t n_watches, n_owed;
     struct group *groups;
     size_t n_groups;
     struct caloris_store_counts counts; /* on disk; queued: the leased ones too */
@@ -147,8 +148,10 @@ int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, boo
 void watch_remove(struct caloris_broker *b, struct client *client, uint64_t job);
 void watch_remove_all(struct caloris_broker *b, struct client *client);
 
-/* Tells every watcher the job's state as the store has it; when it is final, they watch no more. */
+/* Tells every watcher the job's state as the store has it; when it is final, they watch no more.
+ * Steps may be lost on a slow watcher, states not: those are owed until they can be sent. */
 void watch_tell_state(struct caloris_broker *b, struct live *live);
+void watch_settle(struct caloris_broker *b);
 void watch_tell_progress(struct caloris_broker *b, struct live *live,
                          Caloris__Wire__Progress *progress);
 /* Whether the group shall send every step now; tells it when that changed or a full canvas is

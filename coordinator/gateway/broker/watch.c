@@ -56,6 +56,7 @@ static void watch_drop(struct caloris_broker *b, struct watch *watch)
         at = &(*at)->next_of_live;
     *at = watch->next_of_live;
     b->n_watches--;
+    b->n_owed -= watch->owed;
     free(watch);
 }
 
@@ -117,12 +118,18 @@ static int tell(struct caloris_broker *b, const struct watch *watch, Caloris__Wi
     return answer_client(b, &watch->client->peer, &message);
 }
 
-void watch_tell_state(struct caloris_broker *b, struct live *live)
+static void owe(struct caloris_broker *b, struct watch *watch, bool owed)
+{
+    b->n_owed += owed;
+    b->n_owed -= watch->owed;
+    watch->owed = owed;
+}
+
+/* Tells those who are owed it; final: they watch no more. */
+static void tell_owed(struct caloris_broker *b, struct live *live)
 {
     struct status_message message;
     struct caloris_err err;
-    if (!live->watches)
-        return;
     if (caloris_store_find(b->store, live->job, &message.job, &err) < 0) {
         broker_warn(b, "%s", err.text);
         return;
@@ -134,10 +141,36 @@ void watch_tell_state(struct caloris_broker *b, struct live *live)
     bool final = message.job.state != CALORIS_STORE_QUEUED;
     for (struct watch *watch = live->watches, *next; watch; watch = next) {
         next = watch->next_of_live;
-        tell(b, watch, &event);
+        if (!watch->owed || tell(b, watch, &event) < 0)
+            continue;
+        owe(b, watch, false);
         watch->stale = true; /* whoever computes it next starts from an empty canvas */
         if (final)
             watch_drop(b, watch);
+    }
+}
+
+void watch_tell_state(struct caloris_broker *b, struct live *live)
+{
+    for (struct watch *watch = live->watches; watch; watch = watch->next_of_live)
+        owe(b, watch, true);
+    if (live->watches)
+        tell_owed(b, live);
+}
+
+void watch_settle(struct caloris_broker *b)
+{
+    if (b->n_owed == 0)
+        return;
+    for (struct table_node *node = table_first(&b->live), *next; node; node = next) {
+        next = table_after(&b->live, node);
+        struct live *live = TABLE_ENTRY(node, struct live, node);
+        bool owed = false;
+        for (const struct watch *watch = live->watches; watch; watch = watch->next_of_live)
+            owed |= watch->owed;
+        if (owed)
+            tell_owed(b, live);
+        live_drop_unused(b, live);
     }
 }
 
@@ -151,7 +184,7 @@ void watch_tell_progress(struct caloris_broker *b, struct live *live,
     event.job = live->job;
     event.progress = progress;
     for (struct watch *watch = live->watches; watch; watch = watch->next_of_live) {
-        if (!watch->canvas || (watch->stale && !progress->full))
+        if (!watch->canvas || watch->owed || (watch->stale && !progress->full))
             continue;
         /* Steps build on each other: who misses one has to wait for the next whole canvas. */
         watch->stale = tell(b, watch, &event) < 0;

@@ -1,0 +1,586 @@
+#include "tests/e2e/gateway_support.h"
+
+#include "base/err.h"
+#include "base/time.h"
+#include "proto/wire.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include <cmocka.h>
+
+extern char **environ;
+
+/* ---- the program ---- */
+
+static pid_t spawn(const char *const *arguments, int out, int *read_end)
+{
+    char path[512];
+    const char *argv[16];
+    int ends[2];
+    int n = 0;
+    pid_t pid;
+    posix_spawn_file_actions_t actions;
+    snprintf(path, sizeof(path), "%s/caloris-gateway", getenv("CALORIS_BIN_DIR"));
+    argv[n++] = path;
+    for (; arguments[n - 1]; n++) {
+        assert_true(n < 15);
+        argv[n] = arguments[n - 1];
+    }
+    argv[n] = NULL;
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], out);
+    assert_int_equal(
+        posix_spawn(&pid, path, &actions, NULL, (char *const *)(uintptr_t)argv, environ), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[1]);
+    *read_end = ends[0];
+    return pid;
+}
+
+int gateway_run(const char *const *arguments, char *text, size_t size)
+{
+    int fd, status;
+    size_t used = 0;
+    pid_t pid = spawn(arguments, STDERR_FILENO, &fd);
+    for (ssize_t n; used < size - 1 && (n = read(fd, text + used, size - 1 - used)) > 0;)
+        used += (size_t)n;
+    text[used] = '\0';
+    close(fd);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+void gateway_start_again(struct gateway *gateway, const char *lost)
+{
+    char state[128], line[512];
+    int fd;
+    snprintf(state, sizeof(state), "%s/state", gateway->dir);
+    const char *const arguments[] = {"--state", state, "--name",      "t",     "--beat", "50ms",
+                                     "--lost",  lost,  "--log-level", "error", NULL};
+    gateway->pid = spawn(arguments, STDOUT_FILENO, &fd);
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&ready, 1, PATIENCE_MS), 1);
+    ssize_t n = read(fd, line, sizeof(line) - 1);
+    line[n > 0 ? n : 0] = '\0';
+    assert_memory_equal(line, "ready: clients ", 15);
+    close(fd);
+}
+
+void gateway_start(struct gateway *gateway, const char *lost)
+{
+    snprintf(gateway->dir, sizeof(gateway->dir), "/tmp/caloris-test-XXXXXX");
+    assert_non_null(mkdtemp(gateway->dir));
+    setenv("HOME", gateway->dir, 1);
+    snprintf(gateway->clients, sizeof(gateway->clients), "ipc://%s/state/clients.sock",
+             gateway->dir);
+    snprintf(gateway->groups, sizeof(gateway->groups), "ipc://%s/state/groups.sock", gateway->dir);
+    gateway_start_again(gateway, lost);
+}
+
+int gateway_end(struct gateway *gateway, int signal)
+{
+    int status = -1;
+    assert_int_equal(kill(gateway->pid, signal), 0);
+    assert_int_equal(waitpid(gateway->pid, &status, 0), gateway->pid);
+    gateway->pid = 0;
+    return status;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
+void gateway_remove(struct gateway *gateway)
+{
+    if (gateway->pid)
+        gateway_end(gateway, SIGKILL);
+    nftw(gateway->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* ---- sockets ---- */
+
+/* A test that fails leaves its sockets open; the context could not end before they are closed. */
+enum { MAX_SOCKETS = 64 };
+static void *context;
+static void *sockets[MAX_SOCKETS];
+
+static void *prepared_socket(void)
+{
+    struct caloris_err err;
+    if (!context)
+        context = zmq_ctx_new();
+    void *socket = zmq_socket(context, ZMQ_DEALER);
+    assert_non_null(socket);
+    size_t free = 0;
+    while (sockets[free])
+        assert_true(++free < MAX_SOCKETS);
+    sockets[free] = socket;
+    assert_int_equal(caloris_wire_prepare(socket, &err), 0);
+    return socket;
+}
+
+void *dial(const char *endpoint)
+{
+    void *socket = prepared_socket();
+    assert_int_equal(zmq_connect(socket, endpoint), 0);
+    return socket;
+}
+
+void hang_up(void *socket)
+{
+    zmq_close(socket);
+    for (size_t i = 0; i < MAX_SOCKETS; i++)
+        sockets[i] = sockets[i] == socket ? NULL : sockets[i];
+}
+
+void ends_finish(void)
+{
+    for (size_t i = 0; i < MAX_SOCKETS; i++) {
+        if (sockets[i])
+            zmq_close(sockets[i]);
+        sockets[i] = NULL;
+    }
+    if (context)
+        zmq_ctx_term(context);
+    context = NULL;
+}
+
+void send_message(void *socket, const void *message)
+{
+    struct caloris_err err = {0};
+    int tries = 0;
+    while (caloris_wire_send(socket, NULL, message, &err) < 0) {
+        if (err.code != CALORIS_AGAIN || ++tries > PATIENCE_MS)
+            fail_msg("%s", err.text);
+        caloris_time_sleep_ms(1);
+    }
+}
+
+void send_bytes(void *socket, const void *bytes, size_t n, int flags)
+{
+    assert_int_equal(zmq_send(socket, bytes, n, flags), n);
+}
+
+/* The next message, or NULL when none comes in wait_ms. */
+static ProtobufCMessage *receive(void *socket, const ProtobufCMessageDescriptor *type, long wait_ms)
+{
+    zmq_pollitem_t item = {.socket = socket, .events = ZMQ_POLLIN};
+    ProtobufCMessage *message;
+    struct caloris_err err;
+    uint64_t deadline_ns = caloris_time_ns() + (uint64_t)wait_ms * 1000000;
+    for (;;) {
+        int rc = caloris_wire_receive(socket, NULL, type, &message, &err);
+        if (rc < 0)
+            fail_msg("%s", err.text);
+        if (rc > 0)
+            return message;
+        uint64_t now = caloris_time_ns();
+        if (now >= deadline_ns)
+            return NULL;
+        zmq_poll(&item, 1, (long)((deadline_ns - now) / 1000000) + 1);
+    }
+}
+
+/* ---- clients ---- */
+
+void answer_free(from_gateway *answer)
+{
+    if (answer)
+        protobuf_c_message_free_unpacked(&answer->base, NULL);
+}
+
+static from_gateway *client_receive(void *socket, long wait_ms)
+{
+    return (from_gateway *)(void *)receive(socket, &caloris__wire__gateway_to_client__descriptor,
+                                           wait_ms);
+}
+
+from_gateway *client_event(void *socket)
+{
+    for (;;) {
+        from_gateway *event = client_receive(socket, PATIENCE_MS);
+        assert_non_null(event);
+        if (event->body_case == ANSWER(EVENT))
+            return event;
+        answer_free(event);
+    }
+}
+
+from_gateway *client_event_or_none(void *socket)
+{
+    for (;;) {
+        from_gateway *event = client_receive(socket, 1000);
+        if (!event || event->body_case == ANSWER(EVENT))
+            return event;
+        answer_free(event);
+    }
+}
+
+void expect_silence(void *socket)
+{
+    from_gateway *event = client_receive(socket, SILENCE_MS);
+    if (event)
+        fail_msg("a message of kind %d came", (int)event->body_case);
+}
+
+from_gateway *client_call(void *socket, request *message, int expected)
+{
+    static uint64_t requests;
+    message->request = ++requests;
+    send_message(socket, message);
+    for (;;) {
+        from_gateway *answer = client_receive(socket, PATIENCE_MS);
+        assert_non_null(answer);
+        if (answer->request != message->request) {
+            answer_free(answer);
+            continue;
+        }
+        if ((int)answer->body_case != expected && answer->body_case == ANSWER(FAILURE))
+            fail_msg("%s: %s", answer->failure->code, answer->failure->text);
+        assert_int_equal(answer->body_case, expected);
+        return answer;
+    }
+}
+
+void client_expect_failure(void *socket, request *message, const char *code, const char *words)
+{
+    from_gateway *answer = client_call(socket, message, ANSWER(FAILURE));
+    assert_string_equal(answer->failure->code, code);
+    if (!strstr(answer->failure->text, words))
+        fail_msg("\"%s\" does not say \"%s\"", answer->failure->text, words);
+    answer_free(answer);
+}
+
+static Caloris__Wire__Hello our_hello(void)
+{
+    Caloris__Wire__Hello hello = CALORIS__WIRE__HELLO__INIT;
+    hello.version_min = CALORIS_PROTOCOL_OLDEST;
+    hello.version_max = CALORIS_PROTOCOL_VERSION;
+    return hello;
+}
+
+static void greet(void *socket)
+{
+    Caloris__Wire__Hello hello = our_hello();
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    message.body_case = REQUEST(HELLO);
+    message.hello = &hello;
+    from_gateway *answer = client_call(socket, &message, ANSWER(WELCOME));
+    assert_int_equal(answer->welcome->version, CALORIS_PROTOCOL_VERSION);
+    assert_true(answer->welcome->boot_epoch > 0);
+    answer_free(answer);
+}
+
+void *client_dial(const struct gateway *gateway)
+{
+    void *socket = dial(gateway->clients);
+    greet(socket);
+    return socket;
+}
+
+void *client_dial_narrow(const struct gateway *gateway)
+{
+    const int few = 8, small = 4096;
+    void *socket = prepared_socket();
+    assert_int_equal(zmq_setsockopt(socket, ZMQ_RCVHWM, &few, sizeof(few)), 0);
+    assert_int_equal(zmq_setsockopt(socket, ZMQ_RCVBUF, &small, sizeof(small)), 0);
+    assert_int_equal(zmq_connect(socket, gateway->clients), 0);
+    greet(socket);
+    return socket;
+}
+
+uint64_t client_submit(void *socket, const char *key, const char *json, bool *again)
+{
+    Caloris__Wire__Submit submit = CALORIS__WIRE__SUBMIT__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    submit.key = (ProtobufCBinaryData){strlen(key), (uint8_t *)(uintptr_t)key};
+    submit.job_json = (ProtobufCBinaryData){strlen(json), (uint8_t *)(uintptr_t)json};
+    message.body_case = REQUEST(SUBMIT);
+    message.submit = &submit;
+    from_gateway *answer = client_call(socket, &message, ANSWER(ACCEPTED));
+    uint64_t job = answer->accepted->job;
+    if (again)
+        *again = answer->accepted->again;
+    answer_free(answer);
+    return job;
+}
+
+/* A request that names a job and nothing else: they lie in the same place of the union. */
+static from_gateway *ask_about(void *socket, uint64_t job, int what, int expected)
+{
+    Caloris__Wire__JobRef reference = CALORIS__WIRE__JOB_REF__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    reference.job = job;
+    message.body_case = (Caloris__Wire__ClientToGateway__BodyCase)what;
+    message.show = &reference;
+    return client_call(socket, &message, expected);
+}
+
+from_gateway *client_show(void *socket, uint64_t job)
+{
+    return ask_about(socket, job, REQUEST(SHOW), ANSWER(STATUS));
+}
+
+void client_await(void *socket, uint64_t job, int state)
+{
+    uint64_t deadline_ns = caloris_time_ns() + PATIENCE_MS * 1000000ull;
+    for (;;) {
+        from_gateway *answer = client_show(socket, job);
+        int now = (int)answer->status->state;
+        answer_free(answer);
+        if (now == state)
+            return;
+        if (caloris_time_ns() > deadline_ns)
+            fail_msg("job %lu is in state %d, not %d", (unsigned long)job, now, state);
+        caloris_time_sleep_ms(10);
+    }
+}
+
+char *client_results(void *socket, uint64_t job)
+{
+    from_gateway *answer = ask_about(socket, job, REQUEST(RESULTS), ANSWER(RESULT));
+    char *json =
+        strndup((const char *)answer->result->result_json.data, answer->result->result_json.len);
+    answer_free(answer);
+    return json;
+}
+
+void client_cancel(void *socket, uint64_t job)
+{
+    answer_free(ask_about(socket, job, REQUEST(CANCEL), ANSWER(OK)));
+}
+
+int client_watch(void *socket, uint64_t job, bool canvas)
+{
+    Caloris__Wire__Watch watch = CALORIS__WIRE__WATCH__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    watch.job = job;
+    watch.has_canvas = true;
+    watch.canvas = canvas;
+    message.body_case = REQUEST(WATCH);
+    message.watch = &watch;
+    from_gateway *answer = client_call(socket, &message, ANSWER(STATUS));
+    int state = (int)answer->status->state;
+    answer_free(answer);
+    return state;
+}
+
+/* ---- groups ---- */
+
+void order_free(to_group *order)
+{
+    if (order)
+        protobuf_c_message_free_unpacked(&order->base, NULL);
+}
+
+/* The next order that is no beat; NULL when none comes in wait_ms. */
+static to_group *receive_order(void *socket, long wait_ms)
+{
+    const uint64_t deadline_ns = caloris_time_ns() + (uint64_t)wait_ms * 1000000;
+    for (;;) {
+        to_group *order = (to_group *)(void *)receive(
+            socket, &caloris__wire__gateway_to_group__descriptor, wait_ms);
+        if (order && order->body_case != ORDER(BEAT))
+            return order;
+        order_free(order);
+        if (caloris_time_ns() >= deadline_ns)
+            return NULL;
+    }
+}
+
+to_group *group_next(void *socket, int expected)
+{
+    to_group *order = receive_order(socket, PATIENCE_MS);
+    if (!order)
+        fail_msg("no order of kind %d came", expected);
+    if ((int)order->body_case != expected && order->body_case == ORDER(FAILURE))
+        fail_msg("%s: %s", order->failure->code, order->failure->text);
+    assert_int_equal(order->body_case, expected);
+    return order;
+}
+
+void group_expect_nothing(void *socket)
+{
+    to_group *order = receive_order(socket, SILENCE_MS);
+    if (order)
+        fail_msg("an order of kind %d came", (int)order->body_case);
+}
+
+void group_take_past_follows(void *socket)
+{
+    for (;;) {
+        to_group *order = receive_order(socket, PATIENCE_MS);
+        assert_non_null(order);
+        int kind = (int)order->body_case;
+        order_free(order);
+        if (kind == ORDER(TAKEN))
+            return;
+        assert_int_equal(kind, ORDER(FOLLOW));
+    }
+}
+
+static void say_hello(void *socket, const char *name, uint32_t capacity, const struct lease *held,
+                      size_t n_held)
+{
+    enum { MOST = 64 };
+    char words[3][64];
+    Caloris__Wire__Hello hello = our_hello();
+    Caloris__Wire__GroupHello group = CALORIS__WIRE__GROUP_HELLO__INIT;
+    Caloris__Wire__Held entries[MOST], *pointers[MOST];
+    Caloris__Wire__LeaseId ids[MOST];
+    word message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    assert_true(n_held <= MOST);
+    for (size_t i = 0; i < n_held; i++) {
+        caloris__wire__held__init(&entries[i]);
+        caloris__wire__lease_id__init(&ids[i]);
+        ids[i].epoch = held[i].epoch;
+        ids[i].counter = held[i].counter;
+        entries[i].job = held[i].job;
+        entries[i].lease = &ids[i];
+        pointers[i] = &entries[i];
+    }
+    snprintf(words[0], sizeof(words[0]), "%s", name);
+    snprintf(words[1], sizeof(words[1]), "tinycoder");
+    snprintf(words[2], sizeof(words[2]), "host-a");
+    group.hello = &hello;
+    group.name = words[0];
+    group.model = words[1];
+    group.host = words[2];
+    group.ranks = 2;
+    group.capacity = capacity;
+    group.n_held = n_held;
+    group.held = pointers;
+    message.body_case = WORD(HELLO);
+    message.hello = &group;
+    send_message(socket, &message);
+}
+
+to_group *group_hello(void *socket, const char *name, uint32_t capacity, const struct lease *held,
+                      size_t n_held)
+{
+    say_hello(socket, name, capacity, held, n_held);
+    return group_next(socket, ORDER(WELCOME));
+}
+
+to_group *group_try_hello(void *socket, const char *name, uint32_t capacity)
+{
+    say_hello(socket, name, capacity, NULL, 0);
+    to_group *order = receive_order(socket, PATIENCE_MS);
+    assert_non_null(order);
+    return order;
+}
+
+void *group_dial(const struct gateway *gateway, const char *name, uint32_t capacity)
+{
+    void *socket = dial(gateway->groups);
+    to_group *welcome = group_hello(socket, name, capacity, NULL, 0);
+    assert_int_equal(welcome->welcome->n_adopted, 0);
+    assert_int_equal(welcome->welcome->beat_ms, 50);
+    order_free(welcome);
+    return socket;
+}
+
+struct lease group_take_lease(void *socket)
+{
+    to_group *order = group_next(socket, ORDER(LEASE));
+    struct lease lease = {order->lease->job, order->lease->lease->epoch,
+                          order->lease->lease->counter};
+    order_free(order);
+    return lease;
+}
+
+void group_beat(void *socket, uint32_t free)
+{
+    Caloris__Wire__GroupBeat beat = CALORIS__WIRE__GROUP_BEAT__INIT;
+    word message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    beat.free = free;
+    message.body_case = WORD(BEAT);
+    message.beat = &beat;
+    send_message(socket, &message);
+}
+
+static Caloris__Wire__LeaseId lease_id(const struct lease *lease)
+{
+    Caloris__Wire__LeaseId id = CALORIS__WIRE__LEASE_ID__INIT;
+    id.epoch = lease->epoch;
+    id.counter = lease->counter;
+    return id;
+}
+
+void group_result(void *socket, const struct lease *lease, const char *json)
+{
+    Caloris__Wire__LeaseId id = lease_id(lease);
+    Caloris__Wire__LeaseResult result = CALORIS__WIRE__LEASE_RESULT__INIT;
+    word message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    result.job = lease->job;
+    result.lease = &id;
+    result.result_json = (ProtobufCBinaryData){strlen(json), (uint8_t *)(uintptr_t)json};
+    message.body_case = WORD(RESULT);
+    message.result = &result;
+    send_message(socket, &message);
+}
+
+void group_give_back(void *socket, const struct lease *lease)
+{
+    Caloris__Wire__LeaseId id = lease_id(lease);
+    Caloris__Wire__LeaseRef reference = CALORIS__WIRE__LEASE_REF__INIT;
+    word message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    reference.job = lease->job;
+    reference.lease = &id;
+    message.body_case = WORD(GIVE_BACK);
+    message.give_back = &reference;
+    send_message(socket, &message);
+}
+
+void group_leave(void *socket)
+{
+    Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
+    word message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    message.body_case = WORD(LEAVE);
+    message.leave = &nothing;
+    send_message(socket, &message);
+}
+
+void group_progress(void *socket, const struct lease *lease, uint64_t seq, bool full)
+{
+    Caloris__Wire__LeaseId id = lease_id(lease);
+    Caloris__Wire__LeaseProgress outer = CALORIS__WIRE__LEASE_PROGRESS__INIT;
+    Caloris__Wire__Progress progress = CALORIS__WIRE__PROGRESS__INIT;
+    Caloris__Wire__Cell cells[3], *pointers[3];
+    word message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    for (uint32_t i = 0; i < 3; i++) {
+        caloris__wire__cell__init(&cells[i]);
+        cells[i].position = i;
+        cells[i].kind = full ? CALORIS__WIRE__CELL_KIND__MASK : CALORIS__WIRE__CELL_KIND__REVEALED;
+        pointers[i] = &cells[i];
+    }
+    progress.seq = seq;
+    progress.step = (uint32_t)seq;
+    progress.masks_left = full ? 3 : 2;
+    progress.full = full;
+    progress.n_cells = full ? 3 : 1;
+    progress.cells = pointers;
+    outer.job = lease->job;
+    outer.lease = &id;
+    outer.progress = &progress;
+    message.body_case = WORD(PROGRESS);
+    message.progress = &outer;
+    send_message(socket, &message);
+}
