@@ -81,7 +81,7 @@ static void bare(const struct bench *b, const struct caloris_matrix *m, const fl
 static void ours(const struct bench *b, const struct caloris_matrix *m, const float *x, size_t rows,
                  float *y)
 {
-    caloris_gemm(b->pool, m, x, m->in, rows, y, m->out, 0);
+    caloris_gemm(b->pool, m, x, m->in, rows, y, m->out, 0, NULL);
 }
 
 static double timed(void (*product)(const struct bench *, const struct caloris_matrix *,

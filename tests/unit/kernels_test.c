@@ -136,7 +136,7 @@ static void check_product(const char *isa, size_t rows, size_t out, size_t in, f
     assert_non_null(before);
     memcpy(before, y, rows * y_stride * sizeof(float));
     struct caloris_matrix matrix = made_matrix(out, in, numbers);
-    caloris_gemm(pool, &matrix, x, x_stride, rows, y, y_stride, beta);
+    caloris_gemm(pool, &matrix, x, x_stride, rows, y, y_stride, beta, NULL);
     for (size_t r = 0; r < rows; r++) {
         for (size_t o = 0; o < y_stride; o++) {
             size_t at = r * y_stride + o;
@@ -186,7 +186,7 @@ static void check_special_products(const char *isa)
         float *numbers = filled(OUT * IN, 1), *x = rolled(rows * IN, 1), *y = filled(rows * OUT, 0);
         struct caloris_matrix matrix = made_matrix(OUT, IN, numbers);
         x[hit * IN + 7] = special[c % 3];
-        caloris_gemm(pool, &matrix, x, IN, rows, y, OUT, 0);
+        caloris_gemm(pool, &matrix, x, IN, rows, y, OUT, 0, NULL);
         for (size_t i = 0; i < rows * OUT; i++) {
             if (i / OUT == hit)
                 check_near("special", isa, i, (double)y[i], (double)special[c % 3], 0);
@@ -213,9 +213,9 @@ static void check_row_alone(const char *isa)
     float *numbers = rolled(OUT * IN, 1), *x = rolled(ROWS * IN, 1);
     float *together = filled(ROWS * OUT, 0), *alone = filled(OUT, 0);
     struct caloris_matrix matrix = made_matrix(OUT, IN, numbers);
-    caloris_gemm(pool, &matrix, x, IN, ROWS, together, OUT, 0);
+    caloris_gemm(pool, &matrix, x, IN, ROWS, together, OUT, 0, NULL);
     for (size_t r = 0; r < ROWS; r++) {
-        caloris_gemm(pool, &matrix, x + r * IN, IN, 1, alone, OUT, 0);
+        caloris_gemm(pool, &matrix, x + r * IN, IN, 1, alone, OUT, 0, NULL);
         if (memcmp(alone, together + r * OUT, OUT * sizeof(float)) != 0)
             fail_msg("%s kernels: row %zu differs from itself alone", isa, r);
     }

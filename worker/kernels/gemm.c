@@ -75,7 +75,8 @@ static void run_tile(void *arg, size_t index, int thread)
 }
 
 void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix, const float *x,
-                  size_t x_stride, size_t rows, float *y, size_t y_stride, float beta)
+                  size_t x_stride, size_t rows, float *y, size_t y_stride, float beta,
+                  void *scratch)
 {
     if (rows == 0 || matrix->out == 0)
         return;
@@ -93,6 +94,10 @@ void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix
         .row_tiles = 1,
         .out_tiles = 1,
     };
+    if (job.kernels->pack) {
+        caloris_gemm_panels(pool, job.kernels, &job.whole, scratch);
+        return;
+    }
     size_t threads = (size_t)caloris_pool_threads(pool);
     double macs = (double)rows * (double)matrix->out * (double)matrix->in;
     size_t worth = macs < (double)MIN_TILE_MACS * (double)threads * TILES_PER_THREAD

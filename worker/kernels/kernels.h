@@ -32,25 +32,54 @@ void caloris_exp_sums(const float *x, size_t n, float max, double *sum, double *
 /* x = u + (guidance + 1) (x - u): classifier-free guidance.  arXiv 2207.12598 */
 void caloris_guide(float *x, const float *unconditional, float guidance, size_t n);
 
-/* How weights stand in memory. */
-enum caloris_format { CALORIS_FORMAT_FP32 };
+/* How weights stand in memory, and how products with them are computed.
+ *   FP32: as they are.
+ *   BF16: weights and activations rounded to bf16 (nearest even), products summed in fp32.
+ *   INT8: weight = q * scale of its output channel, q in ±127; a row of activations likewise with
+ *         one scale, its largest magnitude / 127 (below 2^-100: all zero; not finite: all NaN); int32
+ *         sums, the same in every instruction set. */
+enum caloris_format { CALORIS_FORMAT_FP32, CALORIS_FORMAT_BF16, CALORIS_FORMAT_INT8 };
+enum { CALORIS_FORMATS = CALORIS_FORMAT_INT8 + 1 };
+enum {
+    CALORIS_INT8_DEPTH = 1 << 17
+}; /* most columns of an INT8 matrix: 127² of each fit an int32 */
+
+/* "fp32", "bf16", "int8". */
+const char *caloris_format_name(enum caloris_format format);
+int caloris_format_parse(const char *name, enum caloris_format *format, struct caloris_err *err);
 
 struct caloris_matrix {
     enum caloris_format format;
     size_t out, in;
-    void *data; /* 64-byte aligned; FP32: [out, in] row-major */
+    void *data;   /* 64-byte aligned; FP32: [out, in] row-major; else panels (docs/KERNELS.md) */
+    float *scale; /* INT8: [out], the caller's to fill before the weights; else NULL */
 };
 
-/* Bytes of a matrix in memory, a multiple of 64. SIZE_MAX when it does not fit. */
+/* Bytes of a matrix in memory, scales included, a multiple of 64. SIZE_MAX when it does not fit. */
 size_t caloris_matrix_bytes(enum caloris_format format, size_t out, size_t in);
 
-/* Lays a matrix over memory of that many bytes. */
+/* Lays a matrix over memory of that many bytes, 64-byte aligned. */
 void caloris_matrix_place(struct caloris_matrix *matrix, enum caloris_format format, size_t out,
                           size_t in, void *memory);
 
-/* Rows [out_first, out_first + n) of the matrix from n * in numbers of a file. */
+/* absmax[i] = the larger of itself and the largest magnitude in row i of n_rows * in numbers of a
+ * file; NaN once a NaN was seen. Start from 0; the maximum over all parts of an output channel gives
+ * its scale. */
+void caloris_matrix_absmax(const void *from, enum caloris_dtype dtype, size_t n_rows, size_t in,
+                           float *absmax);
+
+/* The INT8 scale of an output channel: absmax / 127, and 1 for a channel of zeros. */
+float caloris_matrix_scale(float absmax);
+
+/* Rows [out_first, out_first + n) of the matrix from n * in numbers of a file. INT8: by their
+ * scales, which are set by then. Rows may come in any order, each once; different threads may fill
+ * different rows. A matrix is whole when its last row is filled too. */
 void caloris_matrix_fill(struct caloris_matrix *matrix, size_t out_first, size_t n,
                          const void *from, enum caloris_dtype dtype);
+
+/* Rows [first, first + n) as a matrix of its own over the same memory. first: a multiple of 16. */
+struct caloris_matrix caloris_matrix_rows(const struct caloris_matrix *matrix, size_t first,
+                                          size_t n);
 
 /* Once per process before the others: picks the kernels, sets OpenBLAS to one thread per call. */
 void caloris_kernels_init(void);
@@ -67,10 +96,17 @@ int caloris_kernels_force(const char *isa, struct caloris_err *err);
 const char *caloris_kernels_blas(void);
 const char *caloris_kernels_blas_warning(void);
 
+/* Bytes of scratch for caloris_gemm with matrices of that format and up to max_in columns, up to
+ * max_rows rows at a time, on `threads` threads; 0 for FP32. SIZE_MAX when it does not fit. */
+size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, size_t max_in,
+                                  int threads);
+
 /* y [rows, y_stride] = x [rows, x_stride] * matrixᵀ (beta 0) or that added to y (beta 1). Columns
- * of y beyond out are left alone. */
+ * of y beyond out are left alone. scratch: 64-byte aligned, NULL for FP32. BF16 and INT8: what a row
+ * becomes does not depend on the other rows or their number, bit for bit. */
 void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix, const float *x,
-                  size_t x_stride, size_t rows, float *y, size_t y_stride, float beta);
+                  size_t x_stride, size_t rows, float *y, size_t y_stride, float beta,
+                  void *scratch);
 
 /* y[r] = w ⊙ x[r] / sqrt(mean(x[r]²) + eps); x, y [rows, n]; y may be x.
  * RMSNorm, arXiv 1910.07467 */

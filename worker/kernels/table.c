@@ -26,23 +26,32 @@ static const struct caloris_row_kernels *const row_kernels[] = {
 
 /* OpenBLAS looks at the CPU itself. */
 static const struct caloris_matrix_kernels f32_kernels[] = {
-    {CALORIS_ISA_REF, 0, "ref", caloris_gemm_f32_ref},
-    {CALORIS_ISA_PORTABLE, 0, "openblas", caloris_gemm_f32_blas},
+    {CALORIS_ISA_REF, 0, "ref", caloris_gemm_f32_ref, NULL},
+    {CALORIS_ISA_PORTABLE, 0, "openblas", caloris_gemm_f32_blas, NULL},
+};
+static const struct caloris_matrix_kernels *const f32_list[] = {&f32_kernels[0], &f32_kernels[1]};
+static const struct caloris_matrix_kernels *const bf16_list[] = {
+    &caloris_bf16_ref,
+};
+static const struct caloris_matrix_kernels *const int8_list[] = {
+    &caloris_int8_ref,
 };
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 static const struct {
-    const struct caloris_matrix_kernels *entries;
+    const struct caloris_matrix_kernels *const *entries;
     size_t count;
-} formats[] = {
-    [CALORIS_FORMAT_FP32] = {f32_kernels, COUNT(f32_kernels)},
+} formats[CALORIS_FORMATS] = {
+    [CALORIS_FORMAT_FP32] = {f32_list, COUNT(f32_list)},
+    [CALORIS_FORMAT_BF16] = {bf16_list, COUNT(bf16_list)},
+    [CALORIS_FORMAT_INT8] = {int8_list, COUNT(int8_list)},
 };
 
 static struct {
     const struct caloris_row_kernels *rows;
-    const struct caloris_matrix_kernels *matrix[COUNT(formats)];
-} chosen = {&caloris_rows_ref, {[CALORIS_FORMAT_FP32] = &f32_kernels[0]}};
+    const struct caloris_matrix_kernels *matrix[CALORIS_FORMATS];
+} chosen = {&caloris_rows_ref, {&f32_kernels[0], &caloris_bf16_ref, &caloris_int8_ref}};
 
 const struct caloris_row_kernels *caloris_rows(void)
 {
@@ -78,7 +87,7 @@ static void choose(enum caloris_isa limit)
     }
     for (size_t f = 0; f < COUNT(formats); f++) {
         for (size_t i = 0; i < formats[f].count; i++) {
-            const struct caloris_matrix_kernels *entry = &formats[f].entries[i];
+            const struct caloris_matrix_kernels *entry = formats[f].entries[i];
             if (entry->isa <= limit && (entry->needs & ~cpu) == 0)
                 chosen.matrix[f] = entry;
         }

@@ -26,7 +26,7 @@ enum caloris_isa {
 };
 
 /* A tile of y = x * matrixᵀ (+ y): rows of x, outputs [out_first, out_first + out_count), at y +
- * out_first. */
+ * out_first. BF16 and INT8 read the rows as they were packed, and out_first is that of a panel. */
 struct caloris_gemm_tile {
     const struct caloris_matrix *matrix;
     const float *x;
@@ -34,6 +34,10 @@ struct caloris_gemm_tile {
     size_t x_stride, y_stride;
     size_t rows, out_first, out_count;
     float beta;
+    const unsigned char *packed; /* [rows, packed_stride] bytes */
+    size_t packed_stride;
+    const float *row_scale; /* [rows] */
+    void *sums; /* [TILE_ROWS, TILE_PANELS * PANEL_OUTS] 4-byte numbers of this thread */
 };
 
 /* One row at a time (attention: some query rows of one head). What a row becomes never depends on
@@ -71,6 +75,9 @@ struct caloris_matrix_kernels {
     unsigned needs;
     const char *name;
     void (*gemm)(const struct caloris_gemm_tile *tile);
+    /* NULL: rows are read as they are. Else n numbers of a row as the format has them, up to a whole
+     * block of groups; *scale: what a product with them is multiplied by. */
+    void (*pack)(const float *x, size_t n, unsigned char *to, float *scale);
 };
 
 extern const struct caloris_row_kernels caloris_rows_ref, caloris_rows_portable;
@@ -80,6 +87,11 @@ extern const struct caloris_row_kernels caloris_rows_avx2, caloris_rows_avx512;
 
 void caloris_gemm_f32_ref(const struct caloris_gemm_tile *tile);
 void caloris_gemm_f32_blas(const struct caloris_gemm_tile *tile);
+extern const struct caloris_matrix_kernels caloris_bf16_ref, caloris_int8_ref;
+
+/* gemm_panels.c: a whole product whose rows are packed first. scratch as in kernels.h. */
+void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_kernels *kernels,
+                         const struct caloris_gemm_tile *whole, void *scratch);
 
 /* The entries in use. */
 const struct caloris_row_kernels *caloris_rows(void);

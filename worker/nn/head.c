@@ -213,15 +213,6 @@ static size_t gather_block(struct caloris_nn *nn, const struct caloris_nn_want *
     return w;
 }
 
-/* Rows [first, first + n) of the head as a matrix of its own. */
-static struct caloris_matrix head_rows_of(const struct caloris_matrix *head, size_t first, size_t n)
-{
-    struct caloris_matrix part = *head;
-    part.data = (float *)head->data + first * head->in;
-    part.out = n;
-    return part;
-}
-
 void caloris_nn_head(struct caloris_nn *nn, const struct caloris_nn_want *wants, size_t n,
                      const struct caloris_rule *rules, size_t best, uint64_t *head_rows)
 {
@@ -238,8 +229,9 @@ void caloris_nn_head(struct caloris_nn *nn, const struct caloris_nn_want *wants,
         *head_rows += rows;
         for (size_t at = 0; at < v; at += HEAD_TILE_VOCAB) {
             const size_t count = v - at < HEAD_TILE_VOCAB ? v - at : HEAD_TILE_VOCAB;
-            const struct caloris_matrix part = head_rows_of(&nn->weights->head, at, count);
-            caloris_gemm(nn->pool, &part, nn->n, d, rows, nn->tile, HEAD_TILE_VOCAB, 0);
+            const struct caloris_matrix part = caloris_matrix_rows(&nn->weights->head, at, count);
+            caloris_gemm(nn->pool, &part, nn->n, d, rows, nn->tile, HEAD_TILE_VOCAB, 0,
+                         nn->gemm_scratch);
             struct head_task task = {nn, wants, rules, head_row, best, first, at, count};
             caloris_pool_run(nn->pool, end - first, summarise_want, &task);
         }
@@ -252,7 +244,8 @@ void caloris_nn_logits(struct caloris_nn *nn, size_t first, size_t n, float *to)
     const size_t d = nn->config->hidden;
     caloris_rmsnorm(nn->pool, nn->x + first * d, nn->weights->final_norm, nn->config->norm_eps, n,
                     d, nn->n);
-    caloris_gemm(nn->pool, &nn->weights->head, nn->n, d, n, to, nn->split.vocab, 0);
+    caloris_gemm(nn->pool, &nn->weights->head, nn->n, d, n, to, nn->split.vocab, 0,
+                 nn->gemm_scratch);
 }
 
 size_t caloris_nn_tile_floats(void)

@@ -5,7 +5,7 @@
 enum {
     HEAD_TILE_ROWS =
         128, /* rows of x, partners included: 1 MiB of logits, in the cache when they are read again */
-    HEAD_TILE_VOCAB = 2048,
+    HEAD_TILE_VOCAB = 2048, /* whole panels of any weight format: a multiple of 16 */
 };
 
 #endif

@@ -51,6 +51,9 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     nn->rope = caloris_arena_take(&walk, limits->positions, hd * sizeof(float));
     nn->attention_scratch = caloris_arena_take(&walk, (size_t)limits->threads,
                                                caloris_attention_scratch(hd) * sizeof(float));
+    const size_t widest = larger(config->hidden, larger(split->heads * hd, split->ffn));
+    nn->gemm_scratch = caloris_arena_take(
+        &walk, caloris_gemm_scratch_bytes(limits->format, rows, widest, limits->threads), 1);
     nn->comm_scratch_bytes = comm_scratch_floats(limits->ranks, residual) * sizeof(float);
     nn->comm_scratch = caloris_arena_take(&walk, nn->comm_scratch_bytes, 1);
     nn->kv_of = caloris_arena_take(&walk, split->heads, sizeof(uint32_t));
@@ -180,7 +183,8 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
     float *mixed = nn->wide + rows->rows * stride; /* [R, h hd] */
 
     caloris_rmsnorm(nn->pool, nn->x, layer->attn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
-    caloris_gemm(nn->pool, &layer->qkv, nn->n, c->hidden, rows->rows, qkv, stride, 0);
+    caloris_gemm(nn->pool, &layer->qkv, nn->n, c->hidden, rows->rows, qkv, stride, 0,
+                 nn->gemm_scratch);
     caloris_rope(nn->pool, qkv, stride, rows->rows, h + k, hd, hd, rows->position, nn->rope);
 
     struct keep_task keep = {nn, rows, qkv, kept(nn, l)};
@@ -188,7 +192,8 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
     lay_out_attention(nn, rows, qkv, keep.kept, mixed);
     if (h > 0)
         caloris_attend(nn->pool, nn->attention, rows->canvases, nn->attention_scratch);
-    caloris_gemm(nn->pool, &layer->o, mixed, h * hd, rows->rows, nn->n, c->hidden, 0);
+    caloris_gemm(nn->pool, &layer->o, mixed, h * hd, rows->rows, nn->n, c->hidden, 0,
+                 nn->gemm_scratch);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
     caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
@@ -206,9 +211,11 @@ static int mlp(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *ro
     float *gated = nn->wide + rows->rows * 2 * f; /* [R, f] */
 
     caloris_rmsnorm(nn->pool, nn->x, layer->ffn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
-    caloris_gemm(nn->pool, &layer->gate_up, nn->n, c->hidden, rows->rows, gate_up, 2 * f, 0);
+    caloris_gemm(nn->pool, &layer->gate_up, nn->n, c->hidden, rows->rows, gate_up, 2 * f, 0,
+                 nn->gemm_scratch);
     caloris_swiglu(nn->pool, gate_up, rows->rows, f, gated);
-    caloris_gemm(nn->pool, &layer->down, gated, f, rows->rows, nn->n, c->hidden, 0);
+    caloris_gemm(nn->pool, &layer->down, gated, f, rows->rows, nn->n, c->hidden, 0,
+                 nn->gemm_scratch);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
     caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);

@@ -27,6 +27,7 @@ struct caloris_nn_limits {
     size_t canvases;  /* of one step */
     size_t kv_tokens; /* positions whose K/V are kept */
     int threads, ranks;
+    enum caloris_format format; /* of the matrices, FP32 among them or not */
 };
 
 struct caloris_nn {
@@ -44,6 +45,7 @@ struct caloris_nn {
     float *kv;   /* [layers, kv_tokens, 2 k hd] kept K and V of cached canvases */
     float *rope; /* [positions, hd] */
     float *attention_scratch;
+    void *gemm_scratch; /* rows as the weight format wants them */
     void *comm_scratch;
     size_t comm_scratch_bytes;
     uint32_t *kv_of;                     /* [h] */
