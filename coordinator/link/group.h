@@ -16,6 +16,7 @@ struct group_job {
     uint64_t number;
     struct group_lease lease;
     bool finished;
+    bool dropped; /* the gateway wants it no more: it goes when the schedule lets go of it */
     char *result; /* finished: the JSON */
     size_t result_bytes;
     uint64_t seq; /* of the last progress sent */

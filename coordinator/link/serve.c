@@ -110,11 +110,25 @@ static int finish_failed(struct serve *s, struct group_job *job, const struct ca
 
 /* ---- the gateway's words ---------------------------------------------------------------------------------------- */
 
+/* A lease of a job that we have: said twice, or we were already told to drop it, and the gateway must know that we do. */
+static int lease_again(struct serve *s, struct group_job *job, const Caloris__Wire__Lease *lease,
+                       struct caloris_err *err)
+{
+    const struct group_lease again = {lease->lease->epoch, lease->lease->counter};
+    if (job->dropped) {
+        const struct group_job returned = {.number = job->number, .lease = again};
+        return group_send_give_back(&s->socket, &returned, err);
+    }
+    job->lease = again;
+    return job->finished ? group_send_result(&s->socket, job, err) : 0;
+}
+
 static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct caloris_err *err)
 {
-    if (find(s, lease->job))
-        return 0; /* said twice: we are at it */
-    struct group_job *job = calloc(1, sizeof(*job));
+    struct group_job *job = find(s, lease->job);
+    if (job)
+        return lease_again(s, job, lease, err);
+    job = calloc(1, sizeof(*job));
     if (!job)
         return caloris_err_sys(err, "job %" PRIu64, lease->job);
     job->number = lease->job;
@@ -167,11 +181,13 @@ static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welc
         if (held) {
             adopted++;
             job->lease = (struct group_lease){held->lease->epoch, held->lease->counter};
-            if (job->finished && group_send_result(&s->socket, job, err) < 0)
+            if (job->dropped ? group_send_give_back(&s->socket, job, err) < 0
+                             : job->finished && group_send_result(&s->socket, job, err) < 0)
                 return -1;
         } else if (job->finished) {
             drop(s, job);
         } else {
+            job->dropped = true;
             caloris_schedule_cancel(s->schedule, job); /* its event drops it */
         }
     }
@@ -208,10 +224,12 @@ static int take_message(struct serve *s, const Caloris__Wire__GatewayToGroup *me
         job = find(s, message->cancel->job);
         if (!current(job, message->cancel->lease))
             return 0;
-        if (job->finished)
+        if (job->finished) {
             drop(s, job);
-        else
-            caloris_schedule_cancel(s->schedule, job);
+            return 0;
+        }
+        job->dropped = true;
+        caloris_schedule_cancel(s->schedule, job);
         return 0;
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_FOLLOW:
         job = find(s, message->follow->lease->job);
@@ -274,10 +292,13 @@ static int take_event(struct serve *s, struct caloris_event *event, struct calor
     case CALORIS_EVENT_SNAPSHOT:
         return s->welcome ? group_send_progress(&s->socket, &s->model, job, event, err) : 0;
     case CALORIS_EVENT_FINISHED:
-        rc = take_finished(s, event, err);
+        if (job->dropped)
+            drop(s, job);
+        else
+            rc = take_finished(s, event, err);
         break;
     case CALORIS_EVENT_CANCELLED:
-        if (s->draining)
+        if (s->draining && !job->dropped)
             rc = group_send_give_back(&s->socket, job, err);
         drop(s, job);
         break;
