@@ -96,8 +96,8 @@ to_group *group_next(void *socket, int expected);
 to_group *group_try_hello(void *socket, const char *name, uint32_t capacity);
 /* No order but beats for SILENCE_MS. */
 void group_expect_nothing(void *socket);
-/* The next "taken", whatever orders to follow come before it. */
-void group_take_past_follows(void *socket);
+/* Waits for this order, whatever orders to follow come before it. */
+void group_take_past_follows(void *socket, int expected);
 struct lease group_take_lease(void *socket);
 void group_result(void *socket, const struct lease *lease, const char *json);
 void group_beat(void *socket, uint32_t free);
