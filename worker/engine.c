@@ -101,6 +101,62 @@ static int load_weights(struct caloris_engine *engine, struct caloris_err *err)
                                 &engine->weights, err);
 }
 
+static int agree(struct caloris_engine *engine, int rc, struct caloris_err *mine,
+                 struct caloris_err *err)
+{
+    return caloris_comm_agree(engine->comm, rc < 0 ? mine : NULL, err);
+}
+
+static int fail_world(struct caloris_engine *engine, struct caloris_err *err)
+{
+    engine->lost = true;
+    caloris_err_prefix(err, "rank %d on %s", engine->rank, caloris_comm_host(engine->comm));
+    return -1;
+}
+
+/* All that decides what a rank computes and how much it sends: two ranks of one world differ in none of it. */
+enum { TERMS_TEXT = 320 };
+
+static void describe_terms(const struct caloris_engine *engine, char text[TERMS_TEXT])
+{
+    const struct caloris_model_config *c = &engine->config;
+    const struct caloris_engine_options *o = &engine->options;
+    snprintf(text, TERMS_TEXT,
+             "%s of %zu layers x %zu, %zu/%zu heads x %zu, FFN %zu, vocabulary %zu%s, norm_eps %g, "
+             "rope_theta %g; %zu requests, %zu tokens a canvas, %zu rows a step, %zu tokens of K/V",
+             c->family, c->layers, c->hidden, c->heads, c->kv_heads, c->head_dim, c->ffn, c->vocab,
+             c->tied ? " tied" : "", (double)c->norm_eps, c->rope_theta, o->max_requests,
+             o->max_canvas, o->max_step_rows, o->kv_tokens);
+}
+
+/* A folder that is stale on one host would give wrong sums, or buffers of another size. */
+static int compare_terms(struct caloris_engine *engine, struct caloris_err *err)
+{
+    struct terms {
+        char host[64], text[TERMS_TEXT];
+    } mine = {0}, *all = NULL;
+    struct caloris_err verdict = {0};
+    int rc = 0;
+    snprintf(mine.host, sizeof(mine.host), "%s", caloris_comm_host(engine->comm));
+    describe_terms(engine, mine.text);
+    if (engine->rank == 0 && !(all = calloc((size_t)engine->ranks, sizeof(*all))))
+        rc = caloris_err_sys(&verdict, "what %d ranks read", engine->ranks);
+    if (agree(engine, rc, &verdict, err) < 0)
+        return -1;
+    if (caloris_comm_gather(engine->comm, &mine, sizeof(mine), all, err) < 0) {
+        free(all);
+        return fail_world(engine, err);
+    }
+    for (int rank = 1; rc == 0 && all && rank < engine->ranks; rank++) {
+        if (strcmp(all[rank].text, mine.text) != 0)
+            rc = caloris_err_set(&verdict, CALORIS_BAD_MODEL,
+                                 "rank %d on %.60s has another model: %s; here: %s", rank,
+                                 all[rank].host, all[rank].text, mine.text);
+    }
+    free(all);
+    return agree(engine, rc, &verdict, err);
+}
+
 /* Tells rank 0 when some rank owns fewer cores than it has threads: the classic ten-fold slowdown of default bindings. */
 static int compare_cores(struct caloris_engine *engine, struct caloris_err *err)
 {
@@ -113,9 +169,13 @@ static int compare_cores(struct caloris_engine *engine, struct caloris_err *err)
     mine.cores = caloris_pool_cores(neighbours);
     mine.threads = engine->options.threads;
     snprintf(mine.host, sizeof(mine.host), "%s", caloris_comm_host(engine->comm));
+    struct caloris_err no_memory = {0};
+    int rc = 0;
     if (engine->rank == 0 && !(all = calloc((size_t)engine->ranks, sizeof(*all))))
-        return caloris_err_sys(err, "cores of %d ranks", engine->ranks);
-    int rc = caloris_comm_gather(engine->comm, &mine, sizeof(mine), all, err);
+        rc = caloris_err_sys(&no_memory, "cores of %d ranks", engine->ranks);
+    if (agree(engine, rc, &no_memory, err) < 0)
+        return -1;
+    rc = caloris_comm_gather(engine->comm, &mine, sizeof(mine), all, err);
     for (int rank = 0; rc == 0 && all && rank < engine->ranks; rank++) {
         if (all[rank].threads <= all[rank].cores)
             continue;
@@ -127,13 +187,7 @@ static int compare_cores(struct caloris_engine *engine, struct caloris_err *err)
         break;
     }
     free(all);
-    return rc;
-}
-
-static int agree(struct caloris_engine *engine, int rc, struct caloris_err *mine,
-                 struct caloris_err *err)
-{
-    return caloris_comm_agree(engine->comm, rc < 0 ? mine : NULL, err);
+    return rc < 0 ? fail_world(engine, err) : 0;
 }
 
 static void fill_facts(struct caloris_engine *engine)
@@ -163,6 +217,8 @@ static int open_engine(struct caloris_engine *engine, struct caloris_err *err)
         engine->options.threads = caloris_pool_cores(neighbours);
     }
     if (agree(engine, read_config(engine, &mine), &mine, err) < 0)
+        return -1;
+    if (compare_terms(engine, err) < 0)
         return -1;
     if (agree(engine, make_buffers(engine, &mine), &mine, err) < 0)
         return -1;
@@ -242,13 +298,6 @@ static int merge_step(struct caloris_engine *engine, const struct caloris_step_p
                 plan->spans[plan->wants[w].span].slot, plan->wants[w].position);
     }
     return 0;
-}
-
-static int fail_world(struct caloris_engine *engine, struct caloris_err *err)
-{
-    engine->lost = true;
-    caloris_err_prefix(err, "rank %d on %s", engine->rank, caloris_comm_host(engine->comm));
-    return -1;
 }
 
 int caloris_engine_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
@@ -394,7 +443,8 @@ static int serve(struct caloris_engine *engine, struct caloris_err *err)
             if (caloris_comm_broadcast(engine->comm, engine->step.ids,
                                        order.bytes * sizeof(int32_t), err) < 0)
                 return fail_world(engine, err);
-            if (compute_logits(engine, order.bytes, NULL, NULL, err) < 0)
+            /* Short of memory, all go on: rank 0 says what comes next. */
+            if (compute_logits(engine, order.bytes, NULL, NULL, err) < 0 && engine->lost)
                 return -1;
             break;
         default: {
