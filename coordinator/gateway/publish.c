@@ -6,6 +6,7 @@
 #include "proto/wire.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,7 +47,7 @@ static const char *read_endpoint(const char *path, json_t **file)
 
 int publish_write(const char *name, const char *endpoint, struct caloris_err *err)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], line[MAX_FILE];
     json_t *before = NULL, *file = NULL;
     char *text = NULL;
     int rc = -1;
@@ -66,7 +67,8 @@ int publish_write(const char *name, const char *endpoint, struct caloris_err *er
         caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: the endpoint is no UTF-8 text", path);
         goto out;
     }
-    rc = caloris_file_write(path, text, strlen(text), 0600, err);
+    int n = snprintf(line, sizeof(line), "%s\n", text);
+    rc = caloris_file_write(path, line, (size_t)n, 0600, err);
 out:
     free(text);
     json_decref(file);
