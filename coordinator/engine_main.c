@@ -276,6 +276,16 @@ static int check_usage(const struct values *v, enum verb verb, struct caloris_er
     return 0;
 }
 
+/* srun and mpirun give every rank the signal that asks the group to leave. Rank 0 acts on it: it
+ * tells the others when the step that runs is over. One that died of it would take the world down.
+ */
+static void leave_signals_to_rank_0(void)
+{
+    static const int asked_to_leave[] = {SIGINT, SIGTERM, SIGUSR1};
+    for (size_t i = 0; i < sizeof(asked_to_leave) / sizeof(asked_to_leave[0]); i++)
+        signal(asked_to_leave[i], SIG_IGN);
+}
+
 static int run(const struct values *v, enum verb verb)
 {
     struct caloris_err err = {0};
@@ -293,6 +303,8 @@ static int run(const struct values *v, enum verb verb)
     };
     if (verb == VERB_PLAN)
         return caloris_plan_print(&engine, v->json, stdout, &err) < 0 ? complain(&err) : 0;
+    if ((v->gateway || v->jobs) && engine.transport == CALORIS_TRANSPORT_MPI && !first_process())
+        leave_signals_to_rank_0();
 
     struct work work = {
         .values = v,
