@@ -21,7 +21,8 @@ caloris_build_packages=(
 )
 caloris_test_packages=(
     libcmocka-dev clang-format-14 shellcheck
-    iproute2 util-linux                # two hosts made of namespaces
+    iproute2 util-linux                # hosts made of namespaces
+    slurm-wlm munge                    # for a cluster of them; nothing of it is configured
 )
 
 # Is this package there, or something that provides it?
