@@ -27,7 +27,12 @@ enum {
 enum caloris_order { CALORIS_ORDER_CONFIDENCE, CALORIS_ORDER_RANDOM };
 enum caloris_commit { CALORIS_COMMIT_QUOTA, CALORIS_COMMIT_THRESHOLD, CALORIS_COMMIT_FACTOR };
 enum caloris_quota { CALORIS_QUOTA_ALL, CALORIS_QUOTA_BLOCK };
-enum caloris_cache { CALORIS_CACHE_NONE };
+enum caloris_cache {
+    CALORIS_CACHE_NONE,
+    CALORIS_CACHE_PREFIX,
+    CALORIS_CACHE_DUAL,
+    CALORIS_CACHE_ACTIVE
+};
 
 /* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of
  * each. */
@@ -41,7 +46,8 @@ struct caloris_job_params {
     enum caloris_quota quota;
     double temperature, cfg_scale;
     enum caloris_cache cache;
-    int64_t seed; /* -1: draw one */
+    uint32_t refresh; /* at least 1: full forwards stand at the entry of every so many blocks */
+    int64_t seed;     /* -1: draw one */
     bool early_stop;
     int32_t eos_id, eot_id, mask_id; /* -1: what the model says */
     bool logits_eos_inf, confidence_eos_eot_inf;
@@ -123,6 +129,7 @@ struct caloris_job_result {
     const char *finish_reason;                 /* "stop": an EOS or EoT came; "length" */
     uint64_t prompt_tokens, completion_tokens; /* completion: up to the first EOS or EoT */
     uint64_t forward_passes, steps;
+    uint64_t rows; /* computed, over all forward passes */
     uint64_t seed;
     double queue_s, denoise_s; /* waiting in the group; first to last step */
     uint32_t ranks;

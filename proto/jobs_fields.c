@@ -47,8 +47,14 @@ const struct caloris_job_field caloris_job_fields[] = {
      "Gumbel noise on the choice of tokens; 0 takes the most probable", PARAM(temperature)},
     {"cfg_scale", CALORIS_FIELD_REAL, 0, 100, NULL, "0",
      "classifier-free guidance against the masked prompt; doubles the work", PARAM(cfg_scale)},
-    {"cache", CALORIS_FIELD_CHOICE, 0, 0, "none", "none",
-     "what is kept of earlier steps; none computes every row in every step", PARAM(cache)},
+    {"cache", CALORIS_FIELD_CHOICE, 0, 0, "none|prefix|dual|active", "none",
+     "whose K/V is kept inside a block: nobody's, the prefix's, all but the block's, or all but "
+     "that "
+     "of masks and fresh tokens",
+     PARAM(cache)},
+    {"refresh", CALORIS_FIELD_UINT, 1, TOKENS, NULL, "1",
+     "with a cache: every row is computed anew at the entry of every so many blocks",
+     PARAM(refresh)},
     {"seed", CALORIS_FIELD_INT, 0, LARGEST_SEED, NULL, "",
      "of the noise and of order random; drawn and reported where it is not said", PARAM(seed)},
     {"early_stop", CALORIS_FIELD_BOOL, 0, 0, NULL, "true",

@@ -116,6 +116,7 @@ static int fill(json_t *object, const struct caloris_job_result *result, struct 
     status |= put(object, "usage", usage);
     status |= put(object, "forward_passes", integer(result->forward_passes));
     status |= put(object, "steps", integer(result->steps));
+    status |= put(object, "rows", integer(result->rows));
     status |= put(object, "timings", timings);
     status |= put(object, "seed", integer(result->seed));
     status |= put(object, "ranks", integer(result->ranks));

@@ -4,8 +4,8 @@
  * One struct caloris_denoise is the loop of one request: it says which rows it wants to see, is
  * shown their summaries, and answers with the writes. No tensor, no clock, no I/O: a step is a
  * function of canvas, parameters and summaries. Algorithms: LLaDA's semi-autoregressive remasking
- * (arXiv 2502.09992), Fast-dLLM's threshold and factor (arXiv 2505.22618); docs/DECODING.md defines
- * each. A step is: wanted, rule, (the engine), decide, apply.
+ * (arXiv 2502.09992), Fast-dLLM's threshold, factor and caches (arXiv 2505.22618);
+ * docs/DECODING.md defines each. A step is: rows, wanted, rule, (the engine), decide, apply.
  */
 #ifndef CALORIS_DENOISE_H
 #define CALORIS_DENOISE_H
@@ -23,20 +23,33 @@ struct caloris_denoise {
     struct caloris_job_params params; /* ids and seed resolved */
     uint32_t candidate;               /* which of several answers to one prompt */
     int32_t *canvas;       /* [length]; the caller's memory, written by caloris_denoise_apply */
+    uint32_t *revealed;    /* [length]; likewise: count of steps that it took; 0: none did */
     size_t length, prompt; /* prompt: the first so many positions are the prompt's */
     size_t blocks, block;  /* of the generated part; block: the current one */
     size_t block_masks;    /* masks that the block's quota was made for */
     size_t block_steps;    /* steps that it is dealt to; unused unless commit is quota */
     uint32_t block_step;   /* steps done in the block */
+    uint32_t entered;      /* steps done before the block */
     uint32_t step;         /* denoising steps done: one forward pass each */
     size_t masks;          /* masked positions left in the whole canvas */
     bool done;
 };
 
-/* A loop over canvas [length]: prompt positions, then gen_length masks. Errors name the field (a
+/* A loop over canvas [length]: prompt positions, then gen_length masks; revealed is cleared. Errors name the field (a
  * needed id unknown, a length that does not fit). With nothing masked it is done at once. */
 int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
-                          int32_t *canvas, size_t length, size_t prompt, struct caloris_err *err);
+                          int32_t *canvas, uint32_t *revealed, size_t length, size_t prompt,
+                          struct caloris_err *err);
+
+/* The positions that this step computes. All of them, in every step without a cache and in a
+ * refresh; else the K/V of the others is that of the step which computed them last. */
+struct caloris_range {
+    uint32_t first, count;
+};
+bool caloris_denoise_is_full(const struct caloris_denoise *denoise);
+size_t caloris_denoise_count_rows(const struct caloris_denoise *denoise);
+/* Ascending and apart, into ranges [(length + 1) / 2]; how many. Those wanted are among them. */
+size_t caloris_denoise_rows(const struct caloris_denoise *denoise, struct caloris_range *ranges);
 
 /* The positions whose logits this step needs, ascending, into positions [length]; how many. None
  * when the step's quota is 0: such a step is computed all the same. */

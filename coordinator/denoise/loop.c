@@ -4,15 +4,14 @@
 
 /* ---- the blocks of the generated part -------------------------------------------------------- */
 
-/* Without a generated part the whole prompt is the one block. */
-static size_t block_first(const struct caloris_denoise *denoise)
+size_t caloris_denoise_block_first(const struct caloris_denoise *denoise)
 {
     return denoise->params.gen_length == 0
                ? 0
                : denoise->prompt + denoise->block * denoise->params.block_length;
 }
 
-static size_t block_end(const struct caloris_denoise *denoise)
+size_t caloris_denoise_block_end(const struct caloris_denoise *denoise)
 {
     const size_t left = denoise->length - denoise->prompt;
     const size_t end = (denoise->block + 1) * (size_t)denoise->params.block_length;
@@ -30,9 +29,11 @@ static size_t count_masks(const struct caloris_denoise *denoise, size_t first, s
 static void enter_block(struct caloris_denoise *denoise)
 {
     const struct caloris_job_params *params = &denoise->params;
-    const size_t first = params->quota == CALORIS_QUOTA_BLOCK ? block_first(denoise) : 0;
+    const size_t first =
+        params->quota == CALORIS_QUOTA_BLOCK ? caloris_denoise_block_first(denoise) : 0;
     denoise->block_step = 0;
-    denoise->block_masks = count_masks(denoise, first, block_end(denoise));
+    denoise->entered = denoise->step;
+    denoise->block_masks = count_masks(denoise, first, caloris_denoise_block_end(denoise));
     denoise->block_steps =
         params->steps > 0 ? params->steps / denoise->blocks : denoise->block_masks;
 }
@@ -41,7 +42,7 @@ static bool block_is_over(const struct caloris_denoise *denoise)
 {
     if (denoise->params.commit == CALORIS_COMMIT_QUOTA)
         return denoise->block_step >= denoise->block_steps;
-    return count_masks(denoise, 0, block_end(denoise)) == 0;
+    return count_masks(denoise, 0, caloris_denoise_block_end(denoise)) == 0;
 }
 
 static void skip_finished_blocks(struct caloris_denoise *denoise)
@@ -97,6 +98,8 @@ static int check_lengths(const struct caloris_denoise *denoise, struct caloris_e
                                params->gen_length, denoise->prompt, denoise->length);
     if (params->block_length == 0)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "block_length: 0");
+    if (params->refresh == 0)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST, "refresh: 0");
     if (params->commit == CALORIS_COMMIT_QUOTA && params->steps > 0 &&
         params->steps % denoise->blocks != 0)
         return caloris_err_set(err, CALORIS_BAD_REQUEST,
@@ -111,13 +114,15 @@ static int check_lengths(const struct caloris_denoise *denoise, struct caloris_e
 }
 
 int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
-                          int32_t *canvas, size_t length, size_t prompt, struct caloris_err *err)
+                          int32_t *canvas, uint32_t *revealed, size_t length, size_t prompt,
+                          struct caloris_err *err)
 {
     const size_t block = params->block_length > 0 ? params->block_length : 1;
     const size_t blocks = (params->gen_length + block - 1) / block;
     *denoise = (struct caloris_denoise){
         .params = *params,
         .canvas = canvas,
+        .revealed = revealed,
         .length = length,
         .prompt = prompt,
         .blocks = blocks > 0 ? blocks : 1,
@@ -126,6 +131,8 @@ int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_
         return -1;
     if (params->seed < 0 && (params->temperature > 0 || params->order == CALORIS_ORDER_RANDOM))
         return caloris_err_set(err, CALORIS_INTERNAL, "seed: none was drawn");
+    for (size_t i = 0; i < length; i++)
+        revealed[i] = 0;
     denoise->masks = count_masks(denoise, 0, length);
     denoise->done = denoise->masks == 0;
     enter_block(denoise);
@@ -158,7 +165,7 @@ size_t caloris_denoise_wanted(const struct caloris_denoise *denoise, uint32_t *p
         (denoise->params.commit == CALORIS_COMMIT_QUOTA && caloris_denoise_quota(denoise) == 0))
         return 0;
     size_t n = 0;
-    const size_t end = block_end(denoise);
+    const size_t end = caloris_denoise_block_end(denoise);
     for (size_t i = 0; i < end; i++) {
         if (denoise->canvas[i] == denoise->params.mask_id)
             positions[n++] = (uint32_t)i;
@@ -236,10 +243,12 @@ static size_t fill_tail(struct caloris_denoise *denoise, size_t at, struct calor
 size_t caloris_denoise_apply(struct caloris_denoise *denoise, struct caloris_reveal *reveals,
                              size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        denoise->canvas[reveals[i].position] = reveals[i].id;
     denoise->masks -= n;
     denoise->step++;
+    for (size_t i = 0; i < n; i++) {
+        denoise->canvas[reveals[i].position] = reveals[i].id;
+        denoise->revealed[reveals[i].position] = denoise->step;
+    }
     denoise->block_step++;
     /* A threshold reveals at least one. If no row had a candidate, none ever will. */
     const bool stuck = n == 0 && denoise->params.commit != CALORIS_COMMIT_QUOTA;

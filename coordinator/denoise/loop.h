@@ -7,6 +7,10 @@
 /* How many this step reveals under commit quota: m/S, and one more in the first m mod S steps. */
 size_t caloris_denoise_quota(const struct caloris_denoise *denoise);
 
+/* The current block: [first, end). Without a generated part the whole prompt is the one block. */
+size_t caloris_denoise_block_first(const struct caloris_denoise *denoise);
+size_t caloris_denoise_block_end(const struct caloris_denoise *denoise);
+
 /* What this step's noise of a stream is keyed by. */
 struct caloris_noise_key caloris_denoise_key(const struct caloris_denoise *denoise,
                                              enum caloris_noise_stream stream);

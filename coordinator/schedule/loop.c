@@ -82,6 +82,42 @@ static struct caloris_task *take_waiting(struct caloris_schedule *schedule)
     return task;
 }
 
+static bool is_cached(const struct caloris_member *member)
+{
+    return member->denoise.params.cache != CALORIS_CACHE_NONE;
+}
+
+/* Slots and K/V for all canvases of a member, or nothing and false. */
+static bool take_room(struct caloris_schedule *schedule, struct caloris_member *member)
+{
+    const size_t length = member->denoise.length;
+    const bool guided = member->denoise.params.cfg_scale > 0, cached = is_cached(member);
+    if (free_slots(schedule) < (guided ? 2 : 1))
+        return false;
+    if (cached && !caloris_regions_take(&schedule->regions, length, &member->kv_first))
+        return false;
+    if (cached && guided &&
+        !caloris_regions_take(&schedule->regions, length, &member->kv_partner)) {
+        caloris_regions_give(&schedule->regions, member->kv_first);
+        return false;
+    }
+    member->slot = take_slot(schedule);
+    if (guided)
+        member->partner = take_slot(schedule);
+    return true;
+}
+
+static void give_room(struct caloris_schedule *schedule, const struct caloris_member *member)
+{
+    if (is_cached(member)) {
+        caloris_regions_give(&schedule->regions, member->kv_first);
+        if (member->partner != CALORIS_NO_SLOT)
+            caloris_regions_give(&schedule->regions, member->kv_partner);
+    }
+    give_slot(schedule, member->slot);
+    give_slot(schedule, member->partner);
+}
+
 /* Running task i leaves. */
 static void leave(struct caloris_schedule *schedule, size_t i, enum caloris_event_kind kind)
 {
@@ -89,8 +125,7 @@ static void leave(struct caloris_schedule *schedule, size_t i, enum caloris_even
     schedule->n_running--;
     memmove(schedule->running + i, schedule->running + i + 1,
             (schedule->n_running - i) * sizeof(*schedule->running));
-    give_slot(schedule, task->member.slot);
-    give_slot(schedule, task->member.partner);
+    give_room(schedule, &task->member);
     caloris_task_end(schedule, task, kind);
 }
 
@@ -104,7 +139,7 @@ static void drop_cancelled(struct caloris_schedule *schedule)
     }
 }
 
-/* First come, first served: who waits for two slots is not overtaken. */
+/* First come, first served: who waits for two slots, or for K/V, is not overtaken. */
 static void let_in(struct caloris_schedule *schedule)
 {
     for (struct caloris_task *task; (task = schedule->waiting);) {
@@ -113,13 +148,9 @@ static void let_in(struct caloris_schedule *schedule)
             caloris_task_end(schedule, take_waiting(schedule), CALORIS_EVENT_FINISHED);
             continue;
         }
-        const bool guided = member->denoise.params.cfg_scale > 0;
-        if (free_slots(schedule) < (guided ? 2 : 1))
+        if (!take_room(schedule, member))
             return;
         take_waiting(schedule);
-        member->slot = take_slot(schedule);
-        if (guided)
-            member->partner = take_slot(schedule);
         task->started_ns = caloris_time_ns();
         schedule->running[schedule->n_running++] = task;
         caloris_pack_admit(&schedule->pack, member);

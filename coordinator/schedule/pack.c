@@ -8,7 +8,8 @@
 
 size_t caloris_member_rows(const struct caloris_member *member)
 {
-    return member->denoise.length * (member->partner == CALORIS_NO_SLOT ? 1 : 2);
+    return caloris_denoise_count_rows(&member->denoise) *
+           (member->partner == CALORIS_NO_SLOT ? 1 : 2);
 }
 
 /* ---- turns ----------------------------------------------------------------------------------- */
@@ -77,13 +78,15 @@ int caloris_pack_init(struct caloris_pack *pack, size_t slots, size_t canvas, si
     pack->admissions = make(slots, sizeof(*pack->admissions));
     pack->ids = make(cells, sizeof(*pack->ids));
     pack->writes = make(cells, sizeof(*pack->writes));
-    pack->spans = make(slots, sizeof(*pack->spans));
+    pack->spans = make(rows, sizeof(*pack->spans)); /* none is empty */
     pack->wants = make(rows, sizeof(*pack->wants));
     pack->rules = make(slots, sizeof(*pack->rules));
     pack->positions = make(rows, sizeof(*pack->positions));
+    pack->ranges = make(canvas / 2 + 1, sizeof(*pack->ranges));
     pack->scratch = malloc(caloris_denoise_scratch_bytes(canvas));
     if (pack->parts && pack->releases && pack->admissions && pack->ids && pack->writes &&
-        pack->spans && pack->wants && pack->rules && pack->positions && pack->scratch)
+        pack->spans && pack->wants && pack->rules && pack->positions && pack->ranges &&
+        pack->scratch)
         return 0;
     caloris_pack_free(pack);
     return caloris_err_set(err, CALORIS_NO_MEMORY,
@@ -101,6 +104,7 @@ void caloris_pack_free(struct caloris_pack *pack)
     free(pack->wants);
     free(pack->rules);
     free(pack->positions);
+    free(pack->ranges);
     free(pack->scratch);
     *pack = (struct caloris_pack){0};
 }
@@ -126,7 +130,7 @@ void caloris_pack_release(struct caloris_pack *pack, uint32_t slot)
     pack->releases[pack->plan.n_releases++] = slot;
 }
 
-static int32_t *add_admission(struct caloris_pack *pack, uint32_t slot,
+static int32_t *add_admission(struct caloris_pack *pack, uint32_t slot, uint32_t kv_first,
                               const struct caloris_denoise *denoise)
 {
     struct caloris_step_plan *plan = &pack->plan;
@@ -135,6 +139,8 @@ static int32_t *add_admission(struct caloris_pack *pack, uint32_t slot,
         .slot = slot,
         .length = (uint32_t)denoise->length,
         .ids_first = (uint32_t)plan->n_ids,
+        .cached = denoise->params.cache != CALORIS_CACHE_NONE,
+        .kv_first = kv_first,
     };
     memcpy(ids, denoise->canvas, denoise->length * sizeof(*ids));
     plan->n_ids += denoise->length;
@@ -144,11 +150,11 @@ static int32_t *add_admission(struct caloris_pack *pack, uint32_t slot,
 void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member)
 {
     const struct caloris_denoise *denoise = &member->denoise;
-    add_admission(pack, member->slot, denoise);
+    add_admission(pack, member->slot, member->kv_first, denoise);
     if (member->partner == CALORIS_NO_SLOT)
         return;
     /* The unconditional canvas: the prompt masked. What its holes get later is written to both. */
-    int32_t *ids = add_admission(pack, member->partner, denoise);
+    int32_t *ids = add_admission(pack, member->partner, member->kv_partner, denoise);
     for (size_t i = 0; i < denoise->prompt; i++)
         ids[i] = denoise->params.mask_id;
 }
@@ -164,11 +170,14 @@ static void add_writes(struct caloris_pack *pack, const struct caloris_member *m
         };
 }
 
-static uint32_t add_span(struct caloris_pack *pack, uint32_t slot, size_t count)
+/* The ranges of a canvas; the first one's index. */
+static uint32_t add_spans(struct caloris_pack *pack, uint32_t slot, size_t ranges)
 {
-    pack->spans[pack->plan.n_spans] =
-        (struct caloris_span){.slot = slot, .first = 0, .count = (uint32_t)count};
-    return (uint32_t)pack->plan.n_spans++;
+    const uint32_t first = (uint32_t)pack->plan.n_spans;
+    for (size_t i = 0; i < ranges; i++)
+        pack->spans[pack->plan.n_spans++] = (struct caloris_span){
+            .slot = slot, .first = pack->ranges[i].first, .count = pack->ranges[i].count};
+    return first;
 }
 
 void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
@@ -181,22 +190,28 @@ void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
         add_writes(pack, member, member->partner);
     member->n_reveals = 0;
 
-    const uint32_t span = add_span(pack, member->slot, denoise->length);
-    const uint32_t partner =
-        guided ? add_span(pack, member->partner, denoise->length) : CALORIS_NO_PARTNER;
+    const size_t ranges = caloris_denoise_rows(denoise, pack->ranges);
+    const uint32_t span = add_spans(pack, member->slot, ranges);
+    const uint32_t partner = guided ? add_spans(pack, member->partner, ranges) : 0;
+    member->rows += caloris_member_rows(member);
     const uint32_t rule = (uint32_t)plan->n_rules++;
     caloris_denoise_rule(denoise, &pack->rules[rule]);
 
     struct caloris_part *part = &pack->parts[pack->n_parts++];
     *part = (struct caloris_part){.member = member, .first_want = plan->n_wants};
     part->wants = caloris_denoise_wanted(denoise, pack->positions + part->first_want);
-    for (size_t i = 0; i < part->wants; i++)
+    uint32_t range = 0; /* both ascend */
+    for (size_t i = 0; i < part->wants; i++) {
+        const uint32_t position = pack->positions[part->first_want + i];
+        while (position - pack->ranges[range].first >= pack->ranges[range].count)
+            range++;
         pack->wants[plan->n_wants++] = (struct caloris_want){
-            .span = span,
-            .position = pack->positions[part->first_want + i],
-            .partner = partner,
+            .span = span + range,
+            .position = position,
+            .partner = guided ? partner + range : CALORIS_NO_PARTNER,
             .rule = rule,
         };
+    }
 }
 
 void caloris_pack_decide(struct caloris_pack *pack, const struct caloris_part *part,

@@ -14,17 +14,20 @@ struct caloris_err;
 
 enum { CALORIS_NO_SLOT = UINT32_MAX };
 
-/* A request that holds slots. Under guidance partner is the slot of its unconditional canvas. */
+/* A request that holds slots. Under guidance partner is the slot of its unconditional canvas. With
+ * a cache each of its canvases keeps its K/V from kv_first (kv_partner) on. */
 struct caloris_member {
     struct caloris_denoise denoise;
     uint32_t slot, partner;
+    uint32_t kv_first, kv_partner;
+    uint64_t rows;                  /* computed so far */
     struct caloris_reveal *reveals; /* [canvas length]: decided by its last step, not sent yet */
     size_t n_reveals;
     uint64_t arrival;   /* how many came before it */
     uint64_t last_turn; /* the step that it last had part in */
 };
 
-/* Rows that its step takes: all or none of them. */
+/* Rows that its next step takes: all or none of them. */
 size_t caloris_member_rows(const struct caloris_member *member);
 
 /* Who of members [n] has part in the next step, into chosen [n]: those whose last turn is
@@ -53,7 +56,8 @@ struct caloris_pack {
     struct caloris_span *spans;
     struct caloris_want *wants;
     struct caloris_rule *rules;
-    uint32_t *positions; /* of wants */
+    uint32_t *positions;          /* of wants */
+    struct caloris_range *ranges; /* of one member's step */
     void *scratch;
 };
 

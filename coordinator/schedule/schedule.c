@@ -20,6 +20,7 @@ void caloris_task_free(struct caloris_task *task)
     if (!task)
         return;
     free(task->member.reveals);
+    free(task->revealed);
     caloris_event_free(task->last_event);
     free(task);
 }
@@ -34,6 +35,7 @@ void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *ta
     event->owner = task->request->owner;
     event->request = task->request;
     event->step = task->member.denoise.step;
+    event->rows = task->member.rows;
     event->masks_left = (uint32_t)task->member.denoise.masks;
     const uint64_t started = task->started_ns > 0 ? task->started_ns : now;
     event->wait_s = (double)(started - task->submitted_ns) * 1e-9;
@@ -73,6 +75,7 @@ struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts 
         goto fail;
     }
     if (caloris_events_init(&schedule->events, err) < 0 ||
+        caloris_regions_init(&schedule->regions, slots, facts->kv_tokens, err) < 0 ||
         caloris_pack_init(&schedule->pack, slots, schedule->max_canvas, schedule->max_rows, err) <
             0)
         goto fail;
@@ -94,6 +97,7 @@ void caloris_schedule_free(struct caloris_schedule *schedule)
     caloris_events_free(&schedule->events);
     caloris_event_free(schedule->ended_event);
     caloris_pack_free(&schedule->pack);
+    caloris_regions_free(&schedule->regions);
     free(schedule->running);
     free(schedule->slot_taken);
     free(schedule->to_release);
@@ -152,6 +156,15 @@ static int check_size(const struct caloris_schedule *schedule,
         return caloris_err_set(err, CALORIS_BAD_REQUEST,
                                "cfg_scale: guidance takes 2 x %zu rows, but a step here has %zu",
                                request->length, schedule->max_rows);
+    const size_t kept = request->params.cache == CALORIS_CACHE_NONE ? 0
+                        : guided                                    ? 2 * request->length
+                                                                    : request->length;
+    if (kept > schedule->regions.total)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "cache: %s(%zu prompt + %u gen_length) = %zu tokens of K/V, but %zu "
+                               "are kept here (kv-tokens)",
+                               guided ? "guidance, 2 x " : "", request->prompt,
+                               request->params.gen_length, kept, schedule->regions.total);
     return 0;
 }
 
@@ -159,7 +172,8 @@ static struct caloris_task *new_task(struct caloris_request *request, struct cal
 {
     struct caloris_task *task = calloc(1, sizeof(*task));
     if (!task || !(task->last_event = caloris_event_new(0)) ||
-        !(task->member.reveals = calloc(request->length + 1, sizeof(*task->member.reveals)))) {
+        !(task->member.reveals = calloc(request->length + 1, sizeof(*task->member.reveals))) ||
+        !(task->revealed = calloc(request->length + 1, sizeof(*task->revealed)))) {
         caloris_task_free(task);
         caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for a request of %zu tokens",
                         request->length);
@@ -181,7 +195,7 @@ int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_re
     if (!task)
         return -1;
     if (caloris_denoise_start(&task->member.denoise, &request->params, request->canvas,
-                              request->length, request->prompt, err) < 0) {
+                              task->revealed, request->length, request->prompt, err) < 0) {
         caloris_task_free(task);
         return -1;
     }

@@ -64,6 +64,7 @@ struct caloris_event {
     void *owner;
     struct caloris_request *request; /* FINISHED, CANCELLED: free with caloris_request_free */
     uint32_t step;                   /* forward passes so far */
+    uint64_t rows;                   /* FINISHED, CANCELLED: computed over all of them */
     uint32_t masks_left;             /* at FINISHED: 0 but for quota "block" with holes */
     struct caloris_reveal
         *reveals; /* STEP: [n]; SNAPSHOT: every position, id = mask where masked */

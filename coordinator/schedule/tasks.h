@@ -5,12 +5,14 @@
 
 #include "coordinator/schedule/events.h"
 #include "coordinator/schedule/pack.h"
+#include "coordinator/schedule/regions.h"
 #include "coordinator/schedule/schedule.h"
 
 /* Everything that a request needs until its end is allocated when it is submitted. */
 struct caloris_task {
     struct caloris_member member; /* first: the packer's view; the loop's alone once it runs */
     struct caloris_request *request;
+    uint32_t *revealed; /* [canvas length]: of member.denoise */
     struct caloris_event *last_event;
     bool cancelled, follow, snapshot_due; /* under the lock */
     uint64_t submitted_ns, started_ns;
@@ -37,6 +39,7 @@ struct caloris_schedule {
     struct caloris_member **chosen, **candidates; /* [slots] */
     uint64_t turn;
     struct caloris_pack pack;
+    struct caloris_regions regions;
 };
 
 /* The end of a task that is in no list any more: its last event; frees it. */

@@ -4,8 +4,8 @@
  *   golden_jobs check SET RESULTS    each job of the set has exactly one result, the recorded one
  *   golden_jobs logits SET INPUT…    {"ids": […]} lines of the named inputs of cases.json
  *
- * SET is a model of tests/golden/models (its uncached decodes), tinycoder (the uncached runs of the
- * demo model's reference.json), or tinycoder:N, the runs of one setting (params number N of each
+ * SET is a model of tests/golden/models (its decodes), tinycoder (the uncached runs of the demo
+ * model's reference.json), or tinycoder:N, the runs of one setting (params number N of each
  * prompt).
  */
 #include <setjmp.h>

@@ -1,5 +1,5 @@
-/* The demo model against ids that third-party code recorded (reference.json): every run without
- * a cache of every STRIDE-th prompt, the short ones of all; with CALORIS_TEST_ALL set, all of
+/* The demo model against ids that third-party code recorded (reference.json): every run of
+ * every STRIDE-th prompt, the short ones of all; with CALORIS_TEST_ALL set, all of
  * all. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -66,11 +66,7 @@ static void load(struct demo *demo, const char *dir)
     {
         json_array_foreach(json_object_get(request, "runs"), r, record)
         {
-            const json_t *params = json_object_get(record, "params");
-            const char *cache = json_string_value(json_object_get(params, "cache"));
             const json_int_t passes = json_integer_value(json_object_get(record, "forward_passes"));
-            if (cache && strcmp(cache, "none") != 0)
-                continue;
             if (p % STRIDE != 0 && passes > SHORT && !getenv("CALORIS_TEST_ALL"))
                 continue;
             assert_true(demo->count < MAX_RUNS);
@@ -110,7 +106,9 @@ static int compare(struct demo *demo, const struct caloris_event *event)
     const struct caloris_request *request = event->request;
     if (event->kind != CALORIS_EVENT_FINISHED)
         return caloris_err_set(&demo->err, CALORIS_INTERNAL, "%s was given up", name);
-    if ((json_int_t)event->step != passes)
+    /* With a cache the recorded loop makes one more pass on a block that is finished already. */
+    const bool fewer = run->params.cache != CALORIS_CACHE_NONE && (json_int_t)event->step < passes;
+    if ((json_int_t)event->step != passes && !fewer)
         return caloris_err_set(&demo->err, CALORIS_INTERNAL, "%s: %u forwards, recorded %d", name,
                                event->step, (int)passes);
     for (size_t i = 0; i < run->params.gen_length; i++) {
@@ -183,7 +181,7 @@ static void gives_the_recorded_ids(void **state)
     if (caloris_engine_run(&options, body, &demo, NULL, &err) < 0)
         fail_msg("%s", err.text);
     print_message("%zu runs\n", demo.finished);
-    assert_true(demo.finished == demo.count && demo.count >= 40);
+    assert_true(demo.finished == demo.count && demo.count >= 100);
     json_decref(demo.root);
 }
 

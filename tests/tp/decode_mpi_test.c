@@ -1,4 +1,4 @@
-/* The recorded decodes of MODEL over MPI ranks. */
+/* The recorded decodes of MODEL, and plain ones, over MPI ranks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,12 +7,14 @@
 
 #include "base/err.h"
 #include "tests/tp/decode_runs.h"
+#include "tests/unit/plain_decodes.h"
 
 static void same_ids_over_mpi(void **state)
 {
     (void)state;
     struct golden_decodes decodes;
     golden_decodes_load(MODEL, &decodes);
+    plain_decodes_append(&decodes);
     const struct caloris_engine_options options = {
         .model_dir = decodes.dir,
         .transport = CALORIS_TRANSPORT_MPI,

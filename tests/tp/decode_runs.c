@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_RUNS = 32 };
+enum { MAX_RUNS = 64 };
 
 /* What has been seen of one recorded run. */
 struct progress {
@@ -82,6 +82,21 @@ static int see_step(struct conductor *c, struct progress *p, const struct calori
     return 0;
 }
 
+/* Rows that the record's calls computed. */
+static uint64_t rows_of(const struct golden_decode *golden)
+{
+    uint64_t rows = 0;
+    size_t i;
+    json_t *call;
+    json_array_foreach(golden->trace, i, call)
+    {
+        const json_t *computed = json_object_get(call, "computed");
+        rows += computed ? json_array_size(computed)
+                         : (uint64_t)json_integer_value(json_object_get(call, "len"));
+    }
+    return golden->params.cfg_scale > 0 ? 2 * rows : rows;
+}
+
 static int see_finish(struct conductor *c, struct progress *p, const struct caloris_event *event)
 {
     const struct golden_decode *golden = p->golden;
@@ -92,6 +107,8 @@ static int see_finish(struct conductor *c, struct progress *p, const struct calo
         return wrong(c, p, "another count of forwards than recorded");
     if (memcmp(event->request->canvas, golden->final, golden->length * sizeof(int32_t)) != 0)
         return wrong(c, p, "another canvas than recorded");
+    if (event->rows != rows_of(golden))
+        return wrong(c, p, "another count of rows than recorded");
     if (event->masks_left != masks)
         return wrong(c, p, "masks miscounted");
     p->finished = true;
@@ -140,13 +157,15 @@ static void *conduct(void *arg)
 }
 
 static int run_all(struct caloris_engine *engine, const struct golden_decodes *decodes,
-                   size_t in_flight, size_t step_rows, struct caloris_err *err)
+                   size_t in_flight, size_t step_rows, size_t kv_tokens, struct caloris_err *err)
 {
     struct caloris_engine_facts facts = *caloris_engine_facts(engine);
     struct conductor c = {.decodes = decodes, .in_flight = in_flight};
     pthread_t thread;
     if (step_rows > 0)
         facts.max_step_rows = step_rows;
+    if (kv_tokens > 0)
+        facts.kv_tokens = kv_tokens;
     c.schedule = caloris_schedule_new(&facts, err);
     if (!c.schedule)
         return -1;
@@ -173,7 +192,9 @@ int decode_runs_body(struct caloris_engine *engine, void *arg, struct caloris_er
     const struct golden_decodes *decodes = arg;
     if (decodes->count > MAX_RUNS)
         return caloris_err_set(err, CALORIS_INTERNAL, "more than %d runs", MAX_RUNS);
-    if (run_all(engine, decodes, 1, 0, err) < 0 || run_all(engine, decodes, 8, 0, err) < 0)
+    if (run_all(engine, decodes, 1, 0, 0, err) < 0 ||
+        run_all(engine, decodes, DECODE_FLIGHT, 0, 0, err) < 0 ||
+        run_all(engine, decodes, DECODE_FLIGHT, DECODE_CANVAS, 0, err) < 0)
         return -1;
-    return run_all(engine, decodes, 8, DECODE_CANVAS, err);
+    return run_all(engine, decodes, DECODE_FLIGHT, 0, DECODE_CANVAS, err);
 }

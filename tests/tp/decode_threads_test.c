@@ -1,4 +1,4 @@
-/* The recorded decodes over ranks that are threads: the same ids at any rank count, alone and in
+/* The recorded decodes, and plain ones, over ranks that are threads: the same ids at any rank count, alone and in
  * company. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "tests/tp/decode_runs.h"
+#include "tests/unit/plain_decodes.h"
 
 static void run(const char *model, size_t expected)
 {
@@ -15,6 +16,7 @@ static void run(const char *model, size_t expected)
     struct golden_decodes decodes;
     golden_decodes_load(model, &decodes);
     assert_int_equal(decodes.count, expected);
+    plain_decodes_append(&decodes);
     for (size_t i = 0; i < sizeof(ranks) / sizeof(ranks[0]); i++) {
         const struct caloris_engine_options options = {
             .model_dir = decodes.dir,
@@ -35,13 +37,13 @@ static void run(const char *model, size_t expected)
 static void llada(void **state)
 {
     (void)state;
-    run("llada", 13);
+    run("llada", 24);
 }
 
 static void llada_gqa(void **state)
 {
     (void)state;
-    run("llada-gqa", 10);
+    run("llada-gqa", 19);
 }
 
 int main(void)

@@ -1,6 +1,6 @@
-/* The loops against the recorded runs of the published ones: same ids, same count of forwards,
- * the same writes after every one of them, on a float64 forward that shares no code with the
- * engine. */
+/* The loops against the recorded runs of the published ones, and against plain ones: same ids,
+ * same count of forwards, the same rows in and the same writes after every one of them, on a
+ * float64 forward that shares no code with the engine. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "coordinator/denoise/denoise.h"
 #include "tests/unit/golden_decodes.h"
+#include "tests/unit/plain_decodes.h"
 #include "tests/unit/plain_summary.h"
 #include "tests/unit/tiny_llada.h"
 
@@ -23,6 +24,8 @@ struct bench {
     struct tiny_llada *model;
     size_t vocab;
     double *logits, *unconditional;
+    struct tiny_llada_kept *kept, *unconditional_kept;
+    uint32_t revealed[MAX_CANVAS];
     struct caloris_summary summaries[MAX_CANVAS];
     struct caloris_candidate candidates[MAX_CANVAS];
     uint32_t positions[MAX_CANVAS];
@@ -30,21 +33,39 @@ struct bench {
     void *scratch;
 };
 
+/* The rows of this step, one flag for each position. */
+static void mark_rows(const struct caloris_denoise *denoise, bool computed[MAX_CANVAS])
+{
+    struct caloris_range ranges[MAX_CANVAS];
+    const size_t n = caloris_denoise_rows(denoise, ranges);
+    size_t rows = 0;
+    memset(computed, 0, MAX_CANVAS * sizeof(*computed));
+    for (size_t i = 0; i < n; i++) {
+        assert_true(i == 0 || ranges[i].first > ranges[i - 1].first + ranges[i - 1].count);
+        memset(computed + ranges[i].first, 1, ranges[i].count * sizeof(*computed));
+        rows += ranges[i].count;
+    }
+    assert_int_equal(rows, caloris_denoise_count_rows(denoise));
+}
+
 static size_t step(struct bench *bench, const struct golden_decode *golden,
                    struct caloris_denoise *denoise)
 {
     struct caloris_rule rule;
     int32_t masked[MAX_CANVAS];
     const bool guided = denoise->params.cfg_scale > 0;
+    bool computed[MAX_CANVAS];
+    mark_rows(denoise, computed);
     assert_int_equal(
-        tiny_llada_forward(bench->model, denoise->canvas, denoise->length, bench->logits), 0);
+        tiny_llada_rows(bench->model, bench->kept, denoise->canvas, computed, bench->logits), 0);
     if (guided) {
         for (size_t i = 0; i < denoise->length; i++) {
             const bool given = i < golden->n_prompt && golden->prompt[i] != golden->params.mask_id;
             masked[i] = given ? golden->params.mask_id : denoise->canvas[i];
         }
-        assert_int_equal(
-            tiny_llada_forward(bench->model, masked, denoise->length, bench->unconditional), 0);
+        assert_int_equal(tiny_llada_rows(bench->model, bench->unconditional_kept, masked, computed,
+                                         bench->unconditional),
+                         0);
     }
     size_t n = caloris_denoise_wanted(denoise, bench->positions);
     caloris_denoise_rule(denoise, &rule);
@@ -77,44 +98,67 @@ static void compare_writes(const char *name, size_t call, const json_t *writes,
     fail_msg("the writes differ");
 }
 
+/* The recorded runs have one window for each call: [start, start + len). */
+static void compare_rows(const struct caloris_denoise *denoise, const json_t *call)
+{
+    struct caloris_range ranges[MAX_CANVAS];
+    bool computed[MAX_CANVAS];
+    size_t i;
+    json_t *position;
+    const json_t *listed = json_object_get(call, "computed");
+    if (listed) {
+        mark_rows(denoise, computed);
+        assert_int_equal(json_array_size(listed), caloris_denoise_count_rows(denoise));
+        json_array_foreach(listed, i, position) assert_true(computed[json_integer_value(position)]);
+        return;
+    }
+    assert_int_equal(caloris_denoise_rows(denoise, ranges), 1);
+    assert_int_equal(ranges[0].first, json_integer_value(json_object_get(call, "start")));
+    assert_int_equal(ranges[0].count, json_integer_value(json_object_get(call, "len")));
+}
+
 static void run(struct bench *bench, const struct golden_decode *golden,
                 const struct caloris_job_params *params)
 {
     int32_t *canvas = golden_canvas(golden);
     struct caloris_denoise denoise;
     struct caloris_err err;
-    if (caloris_denoise_start(&denoise, params, canvas, golden->length, golden->n_prompt, &err) < 0)
+    if (caloris_denoise_start(&denoise, params, canvas, bench->revealed, golden->length,
+                              golden->n_prompt, &err) < 0)
         fail_msg("%s: %s", golden->name, err.text);
+    bench->kept = tiny_llada_keep(bench->model, golden->length);
+    bench->unconditional_kept = tiny_llada_keep(bench->model, golden->length);
+    assert_true(bench->kept && bench->unconditional_kept);
     while (!denoise.done) {
         const size_t call = denoise.step;
         assert_true(call < golden->calls);
-        const size_t n = step(bench, golden, &denoise);
         const json_t *recorded = json_array_get(golden->trace, call);
+        compare_rows(&denoise, recorded);
+        const size_t n = step(bench, golden, &denoise);
         compare_writes(golden->name, call, json_object_get(recorded, "writes"), bench->reveals, n);
     }
     assert_int_equal(denoise.step, golden->calls);
     assert_memory_equal(canvas, golden->final, golden->length * sizeof(*canvas));
     free(canvas);
+    free(bench->kept);
+    free(bench->unconditional_kept);
 }
 
-static void reproduces_all(const char *model, size_t expected)
+static void reproduces_all(const struct golden_decodes *decodes)
 {
-    struct golden_decodes decodes;
     static struct bench bench;
-    golden_decodes_load(model, &decodes);
-    assert_int_equal(decodes.count, expected);
-    bench.model = tiny_llada_load(decodes.dir);
+    bench.model = tiny_llada_load(decodes->dir);
     assert_non_null(bench.model);
     bench.vocab = tiny_llada_vocab(bench.model);
     bench.logits = calloc(MAX_CANVAS * bench.vocab, sizeof(double));
     bench.unconditional = calloc(MAX_CANVAS * bench.vocab, sizeof(double));
     bench.scratch = malloc(caloris_denoise_scratch_bytes(MAX_CANVAS));
     assert_true(bench.logits && bench.unconditional && bench.scratch);
-    for (size_t i = 0; i < decodes.count; i++) {
-        const struct golden_decode *golden = &decodes.decode[i];
+    for (size_t i = 0; i < decodes->count; i++) {
+        const struct golden_decode *golden = &decodes->decode[i];
         assert_true(golden->length <= MAX_CANVAS);
         run(&bench, golden, &golden->params);
-        if (golden->holes)
+        if (golden->holes || golden->params.quota == CALORIS_QUOTA_ALL)
             continue;
         /* Without holes both ways of counting are one. */
         struct caloris_job_params params = golden->params;
@@ -125,23 +169,44 @@ static void reproduces_all(const char *model, size_t expected)
     free(bench.unconditional);
     free(bench.scratch);
     tiny_llada_free(bench.model);
-    golden_decodes_free(&decodes);
 }
 
-static void llada(void **state)
+static const struct {
+    const char *name;
+    size_t recorded, plain;
+} models[] = {{"llada", 24, 12}, {"llada-gqa", 19, 12}};
+enum { MODELS = sizeof(models) / sizeof(models[0]) };
+
+static void reproduces_recorded_runs(void **state)
 {
     (void)state;
-    reproduces_all("llada", 13);
+    for (size_t i = 0; i < MODELS; i++) {
+        struct golden_decodes decodes;
+        golden_decodes_load(models[i].name, &decodes);
+        assert_int_equal(decodes.count, models[i].recorded);
+        reproduces_all(&decodes);
+        golden_decodes_free(&decodes);
+    }
 }
 
-static void llada_gqa(void **state)
+static void reproduces_plain_loops(void **state)
 {
     (void)state;
-    reproduces_all("llada-gqa", 10);
+    for (size_t i = 0; i < MODELS; i++) {
+        struct golden_decodes decodes;
+        plain_decodes_load(models[i].name, &decodes);
+        print_message("%s: %zu sturdy runs\n", models[i].name, decodes.count);
+        assert_true(decodes.count >= models[i].plain);
+        reproduces_all(&decodes);
+        golden_decodes_free(&decodes);
+    }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(llada), cmocka_unit_test(llada_gqa)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reproduces_recorded_runs),
+        cmocka_unit_test(reproduces_plain_loops),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,9 +33,10 @@ static struct caloris_job_params params_of(uint32_t gen_length, enum caloris_com
 static void start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
                   int32_t *canvas, size_t length)
 {
+    static uint32_t revealed[MAX];
     struct caloris_err err;
-    if (caloris_denoise_start(denoise, params, canvas, length, length - params->gen_length, &err) <
-        0)
+    if (caloris_denoise_start(denoise, params, canvas, revealed, length,
+                              length - params->gen_length, &err) < 0)
         fail_msg("%s", err.text);
 }
 
@@ -459,9 +460,11 @@ static void refuses_by_field(void **state)
         params.confidence_eos_eot_inf = cases[i].confidence_eos;
         params.steps = cases[i].steps;
         int32_t canvas[4] = {MASK, MASK, MASK, MASK};
+        uint32_t revealed[4];
         struct caloris_denoise denoise;
         struct caloris_err err = {0};
-        assert_int_equal(caloris_denoise_start(&denoise, &params, canvas, 4, 0, &err), -1);
+        assert_int_equal(caloris_denoise_start(&denoise, &params, canvas, revealed, 4, 0, &err),
+                         -1);
         assert_int_equal(err.code, CALORIS_BAD_REQUEST);
         if (strncmp(err.text, cases[i].field, strlen(cases[i].field)) != 0)
             fail_msg("expected %s, found %s", cases[i].field, err.text);

@@ -1,5 +1,5 @@
-/* tests/unit/golden_decodes.h: the recorded runs of tests/golden/models/NAME/cases.json that
- * loops without a cache must reproduce, in the words of the jobs schema. */
+/* tests/unit/golden_decodes.h: the recorded runs of tests/golden/models/NAME/cases.json that our
+ * loops must reproduce, in the words of the jobs schema. */
 #ifndef GOLDEN_DECODES_H
 #define GOLDEN_DECODES_H
 
@@ -18,7 +18,8 @@ struct golden_decode {
     size_t n_prompt, length;
     bool holes; /* the prompt has some */
     size_t calls;
-    json_t *trace; /* per call {"writes": [[position, id], …]} */
+    json_t *trace; /* per call {"start", "len", "writes": [[position, id], …]}; owned. Instead of
+                    * start and len there may be the array "computed" of all positions */
 };
 
 struct golden_decodes {
@@ -30,7 +31,11 @@ struct golden_decodes {
 
 /* Fails the running test when the file is not as it should be. */
 void golden_decodes_load(const char *model, struct golden_decodes *decodes);
+void golden_decode_free(struct golden_decode *decode); /* its contents */
 void golden_decodes_free(struct golden_decodes *decodes);
+
+/* A job that has no prompt yet through the parser. */
+void golden_params(json_t *job, struct caloris_job_params *params);
 
 /* prompt, then masks; malloc'd, [length]. */
 int32_t *golden_canvas(const struct golden_decode *decode);

@@ -39,6 +39,7 @@ static void takes_a_bare_prompt_with_defaults(void **state)
     assert_int_equal(job.params.quota, CALORIS_QUOTA_ALL);
     assert_true(job.params.temperature == 0 && job.params.cfg_scale == 0);
     assert_int_equal(job.params.seed, -1);
+    assert_true(job.params.cache == CALORIS_CACHE_NONE && job.params.refresh == 1);
     assert_true(job.params.early_stop);
     assert_int_equal(job.params.eos_id, -1);
     assert_int_equal(job.params.eot_id, -1);
@@ -58,7 +59,8 @@ static void takes_every_field(void **state)
               "[M]\"}],\"hole\":\"[M]\",\"chat_template\":\"llada\","
               "\"gen_length\":64,\"block_length\":16,\"order\":\"random\",\"commit\":\"quota\","
               "\"steps\":8,\"threshold\":1,\"factor\":0.5,\"quota\":\"block\",\"temperature\":0.25,"
-              "\"cfg_scale\":1.5,\"cache\":\"none\",\"seed\":9007199254740991,\"early_stop\":false,"
+              "\"cfg_scale\":1.5,\"cache\":\"dual\",\"refresh\":3,\"seed\":9007199254740991,"
+              "\"early_stop\":false,"
               "\"eos_id\":1,"
               "\"eot_id\":2,\"mask_id\":3,\"logits_eos_inf\":true,\"confidence_eos_eot_inf\":true}",
               &job, &err),
@@ -75,6 +77,7 @@ static void takes_every_field(void **state)
     assert_true(p->order == CALORIS_ORDER_RANDOM && p->commit == CALORIS_COMMIT_QUOTA);
     assert_true(p->threshold == 1 && p->factor == 0.5 && p->quota == CALORIS_QUOTA_BLOCK);
     assert_true(p->temperature == 0.25 && p->cfg_scale == 1.5 && p->seed == 9007199254740991);
+    assert_true(p->cache == CALORIS_CACHE_DUAL && p->refresh == 3);
     assert_true(!p->early_stop && p->eos_id == 1 && p->eot_id == 2 && p->mask_id == 3);
     assert_true(p->logits_eos_inf && p->confidence_eos_eot_inf);
     caloris_job_free(&job);
@@ -146,7 +149,8 @@ static const struct {
     {IDS "\"order\":\"sure\"}", "order: \"sure\" is not one of confidence|random"},
     {IDS "\"order\":\"confidence|random\"}", "order: \"confidence|random\" is not"},
     {IDS "\"order\":\"confidence\\u0000\"}", "order: "},
-    {IDS "\"cache\":\"dual\"}", "cache: \"dual\" is not one of none"},
+    {IDS "\"cache\":\"both\"}", "cache: \"both\" is not one of none|prefix|dual|active"},
+    {IDS "\"refresh\":0}", "refresh: 0 is not a whole number from 1"},
     {IDS "\"commit\":0}", "commit: 0 is not one of quota|threshold|factor"},
     {IDS "\"threshold\":1.01}", "threshold: 1.01 is not a number from 0 to 1"},
     {IDS "\"threshold\":NaN}", "job: no JSON"},
@@ -253,6 +257,7 @@ static void writes_results(void **state)
         .completion_tokens = 2,
         .forward_passes = 3,
         .steps = 3,
+        .rows = 12,
         .seed = 9007199254740991,
         .queue_s = 0.5,
         .denoise_s = 0.25,
@@ -263,7 +268,8 @@ static void writes_results(void **state)
 #define BAD "\xef\xbf\xbd"
 #define REST                                                                                       \
     "\"finish_reason\":\"stop\",\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,"           \
-    "\"total_tokens\":3},\"forward_passes\":3,\"steps\":3,\"timings\":{\"queue_s\":0.5,"           \
+    "\"total_tokens\":3},\"forward_passes\":3,\"steps\":3,\"rows\":12,\"timings\":{\"queue_s\":0." \
+    "5,"                                                                                           \
     "\"denoise_s\":0.25},\"seed\":9007199254740991,\"ranks\":2}"
     assert_int_equal(caloris_job_result_write(&result, &json, &err), 0);
     assert_string_equal(json.data,

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "coordinator/schedule/pack.h"
+#include "coordinator/schedule/regions.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -88,8 +89,8 @@ static void counts_both_canvases_under_guidance(void **state)
 
 /* ---- the plan -------------------------------------------------------------------------------- */
 
-static void start(struct caloris_member *member, int32_t canvas[CANVAS], size_t prompt,
-                  double cfg_scale)
+static void start(struct caloris_member *member, int32_t canvas[CANVAS], uint32_t revealed[CANVAS],
+                  size_t prompt, double cfg_scale)
 {
     struct caloris_job_params params;
     struct caloris_err err;
@@ -98,8 +99,9 @@ static void start(struct caloris_member *member, int32_t canvas[CANVAS], size_t 
     params.gen_length = CANVAS - (uint32_t)prompt;
     params.block_length = 2;
     params.cfg_scale = cfg_scale;
-    assert_int_equal(caloris_denoise_start(&member->denoise, &params, canvas, CANVAS, prompt, &err),
-                     0);
+    assert_int_equal(
+        caloris_denoise_start(&member->denoise, &params, canvas, revealed, CANVAS, prompt, &err),
+        0);
     member->reveals = calloc(CANVAS, sizeof(*member->reveals));
     assert_non_null(member->reveals);
     member->n_reveals = 0;
@@ -112,10 +114,11 @@ static void packs_admissions_writes_and_wants(void **state)
     struct caloris_err err;
     int32_t plain_canvas[CANVAS] = {1, 2, 3, 4, MASK, MASK, MASK, MASK};
     int32_t guided_canvas[CANVAS] = {5, MASK, 6, MASK, MASK, MASK, MASK, MASK};
+    uint32_t revealed[2][CANVAS];
     struct caloris_member plain = {.slot = 4, .partner = CALORIS_NO_SLOT};
     struct caloris_member guided = {.slot = 0, .partner = 2};
-    start(&plain, plain_canvas, 4, 0);
-    start(&guided, guided_canvas, 3, 1);
+    start(&plain, plain_canvas, revealed[0], 4, 0);
+    start(&guided, guided_canvas, revealed[1], 3, 1);
     assert_int_equal(caloris_pack_init(&pack, 5, CANVAS, 3 * CANVAS, &err), 0);
 
     caloris_pack_begin(&pack);
@@ -184,9 +187,84 @@ static void packs_admissions_writes_and_wants(void **state)
     caloris_pack_free(&pack);
 }
 
+/* A cached one's second step: its hole and its block, in two spans for each canvas. */
+static void packs_the_rows_of_a_window(void **state)
+{
+    (void)state;
+    struct caloris_pack pack;
+    struct caloris_err err;
+    int32_t canvas[CANVAS] = {5, MASK, 6, MASK, MASK, MASK, MASK, MASK};
+    uint32_t revealed[CANVAS];
+    struct caloris_member member = {.slot = 1, .partner = 3, .kv_first = 40, .kv_partner = 8};
+    start(&member, canvas, revealed, 3, 1);
+    member.denoise.params.cache = CALORIS_CACHE_DUAL;
+    assert_int_equal(caloris_pack_init(&pack, 5, CANVAS, 3 * CANVAS, &err), 0);
+    const struct caloris_step_plan *plan = &pack.plan;
+    caloris_pack_begin(&pack);
+    caloris_pack_admit(&pack, &member);
+    assert_int_equal(caloris_member_rows(&member), 2 * CANVAS);
+    caloris_pack_step(&pack, &member);
+    assert_true(plan->admissions[0].cached && plan->admissions[0].kv_first == 40);
+    assert_true(plan->admissions[1].cached && plan->admissions[1].kv_first == 8);
+    assert_int_equal(plan->n_spans, 2);
+
+    struct caloris_summary summaries[3] = {{.rest = 1, .found = 1}, {.found = 1}, {.rest = 1}};
+    struct caloris_candidate candidates[3] = {{.id = 1}, {.id = 2}, {.id = 3}};
+    const struct caloris_step_result result = {summaries, candidates, 1};
+    caloris_pack_decide(&pack, &pack.parts[0], &result);
+    caloris_pack_begin(&pack);
+    assert_int_equal(caloris_member_rows(&member), 2 * 3);
+    caloris_pack_step(&pack, &member);
+    static const struct caloris_span spans[] = {{1, 1, 1}, {1, 3, 2}, {3, 1, 1}, {3, 3, 2}};
+    static const struct caloris_want wants[] = {{0, 1, 2, 0}, {1, 4, 3, 0}};
+    assert_int_equal(plan->n_spans, 4);
+    assert_memory_equal(plan->spans, spans, sizeof(spans));
+    assert_int_equal(plan->n_wants, 2);
+    assert_memory_equal(plan->wants, wants, sizeof(wants));
+    assert_int_equal(member.rows, 2 * CANVAS + 2 * 3);
+    free(member.reveals);
+    caloris_pack_free(&pack);
+}
+
+/* ---- K/V ------------------------------------------------------------------------------------- */
+
+static void keeps_regions_apart(void **state)
+{
+    (void)state;
+    /* Each step takes so many positions, or gives back what starts at -n - 1; then first, or -1. */
+    static const struct {
+        int ask, first;
+    } steps[] = {
+        {10, 0},  {20, 10}, {5, 30},  {6, -1},  {5, 35},  {1, -1}, /* 40 in all: full */
+        {-11, 0}, {21, -1}, {8, 10},  {12, 18}, {1, -1},           /* the middle again, in two */
+        {-1, 0},  {-19, 0}, {11, 18}, {1, 0},   {10, -1}, {9, 1},
+    };
+    struct caloris_regions regions;
+    struct caloris_err err;
+    assert_int_equal(caloris_regions_init(&regions, 6, 40, &err), 0);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        uint32_t first = UINT32_MAX;
+        if (steps[i].ask < 0) {
+            caloris_regions_give(&regions, (uint32_t)(-steps[i].ask - 1));
+            continue;
+        }
+        const bool taken = caloris_regions_take(&regions, (size_t)steps[i].ask, &first);
+        if (taken != (steps[i].first >= 0) || (taken && first != (uint32_t)steps[i].first))
+            fail_msg("step %zu: %u, expected %d", i, first, steps[i].first);
+    }
+    caloris_regions_free(&regions);
+    assert_int_equal(caloris_regions_init(&regions, 1, 40, &err), 0);
+    uint32_t first;
+    assert_true(caloris_regions_take(&regions, 1, &first));
+    assert_false(caloris_regions_take(&regions, 1, &first)); /* one at a time */
+    caloris_regions_free(&regions);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(packs_the_rows_of_a_window),
+        cmocka_unit_test(keeps_regions_apart),
         cmocka_unit_test(takes_turns),
         cmocka_unit_test(starves_nobody),
         cmocka_unit_test(counts_both_canvases_under_guidance),

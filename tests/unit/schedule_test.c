@@ -21,6 +21,7 @@ static const struct caloris_engine_facts facts = {
     .max_requests = 2,
     .max_canvas = 32,
     .max_step_rows = 48,
+    .kv_tokens = 30,
 };
 
 static struct caloris_request *make_request(size_t prompt, uint32_t gen_length, void *owner)
@@ -50,25 +51,34 @@ static struct caloris_schedule *make_schedule(void)
     return schedule;
 }
 
+#define NO   CALORIS_CACHE_NONE
+#define DUAL CALORIS_CACHE_DUAL
+
 static const struct {
     size_t prompt;
     uint32_t gen_length;
     double cfg_scale;
+    enum caloris_cache cache;
     int32_t first, mask, eos, eot;
     const char *complaint; /* NULL: taken */
 } submits[] = {
-    {16, 16, 0, 1, MASK, 3, 4, NULL},
-    {12, 12, 1, 1, MASK, 3, 4, NULL},
-    {33, 1, 0, 1, MASK, 3, 4, "prompt: 33 tokens, but the longest canvas here is 32"},
-    {20, 13, 0, 1, MASK, 3, 4,
+    {16, 16, 0, NO, 1, MASK, 3, 4, NULL},
+    {12, 12, 1, NO, 1, MASK, 3, 4, NULL},
+    {33, 1, 0, NO, 1, MASK, 3, 4, "prompt: 33 tokens, but the longest canvas here is 32"},
+    {20, 13, 0, NO, 1, MASK, 3, 4,
      "gen_length: 13 behind a prompt of 20 tokens, but the longest canvas here is 32"},
-    {12, 13, 1, 1, MASK, 3, 4, "cfg_scale: guidance takes 2 x 25 rows, but a step here has 48"},
-    {4, 4, 0, 100, MASK, 3, 4, "ids[0]: 100 is outside the model's vocabulary of 100"},
-    {4, 4, 0, 1, 100, 3, 4, "mask_id: 100 is outside the model's vocabulary of 100"},
-    {4, 4, 0, 1, MASK, 300, 4, "eos_id: 300 is outside"},
-    {4, 4, 0, 1, MASK, 3, 400, "eot_id: 400 is outside"},
-    {4, 4, 0, 1, -1, 3, 4, "mask_id: needed to generate"},
-    {0, 0, 0, 0, MASK, 3, 4, "gen_length: 0, and the prompt is empty"},
+    {12, 13, 1, NO, 1, MASK, 3, 4, "cfg_scale: guidance takes 2 x 25 rows, but a step here has 48"},
+    {4, 4, 0, NO, 100, MASK, 3, 4, "ids[0]: 100 is outside the model's vocabulary of 100"},
+    {4, 4, 0, NO, 1, 100, 3, 4, "mask_id: 100 is outside the model's vocabulary of 100"},
+    {4, 4, 0, NO, 1, MASK, 300, 4, "eos_id: 300 is outside"},
+    {4, 4, 0, NO, 1, MASK, 3, 400, "eot_id: 400 is outside"},
+    {4, 4, 0, NO, 1, -1, 3, 4, "mask_id: needed to generate"},
+    {0, 0, 0, NO, 0, MASK, 3, 4, "gen_length: 0, and the prompt is empty"},
+    {14, 16, 0, DUAL, 1, MASK, 3, 4, NULL},
+    {14, 17, 0, DUAL, 1, MASK, 3, 4,
+     "cache: (14 prompt + 17 gen_length) = 31 tokens of K/V, but 30 are kept here (kv-tokens)"},
+    {8, 8, 1, DUAL, 1, MASK, 3, 4,
+     "cache: guidance, 2 x (8 prompt + 8 gen_length) = 32 tokens of K/V, but 30 are kept here"},
 };
 
 static void refuses_what_can_never_fit(void **state)
@@ -80,6 +90,7 @@ static void refuses_what_can_never_fit(void **state)
             make_request(submits[i].prompt, submits[i].gen_length, NULL);
         struct caloris_err err = {0};
         request->params.cfg_scale = submits[i].cfg_scale;
+        request->params.cache = submits[i].cache;
         request->params.mask_id = submits[i].mask;
         request->params.eos_id = submits[i].eos;
         request->params.eot_id = submits[i].eot;

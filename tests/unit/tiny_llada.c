@@ -218,28 +218,53 @@ static void attend(const struct tiny_llada *m, const double *q, const double *k,
     }
 }
 
-/* Scratch of one forward, in rows. */
+/* Scratch of one forward, in rows; which rows are computed. */
 struct rows {
-    double *x, *h, *q, *k, *v, *a, *gate, *up, *weight;
+    double *x, *h, *q, *a, *gate, *up, *weight;
+    const bool *computed;
+    size_t n;
 };
 
-static void run_layer(const struct tiny_llada *m, const struct layer *l, struct rows *r, size_t n)
+/* K and V of every layer: [layers, n, kv_heads * head_dim] each. */
+struct tiny_llada_kept {
+    size_t n;
+    double *k, *v;
+};
+
+struct tiny_llada_kept *tiny_llada_keep(const struct tiny_llada *model, size_t n)
+{
+    const size_t each = model->layers * n * model->kv_heads * model->head_dim;
+    struct tiny_llada_kept *kept = calloc(1, sizeof(*kept) + 2 * each * sizeof(double));
+    if (!kept)
+        return NULL;
+    kept->n = n;
+    kept->k = (double *)(kept + 1);
+    kept->v = kept->k + each;
+    return kept;
+}
+
+static void run_layer(const struct tiny_llada *m, const struct layer *l, struct rows *r, double *k,
+                      double *v)
 {
     const size_t d = m->d, hd = m->head_dim, kv = m->kv_heads * hd;
-    for (size_t p = 0; p < n; p++) {
+    for (size_t p = 0; p < r->n; p++) {
+        if (!r->computed[p])
+            continue;
         rmsnorm(r->x + p * d, l->attn_norm, d, m->eps, r->h);
         multiply(l->q, r->h, d, d, 0, r->q + p * d);
-        multiply(l->k, r->h, kv, d, 0, r->k + p * kv);
-        multiply(l->v, r->h, kv, d, 0, r->v + p * kv);
+        multiply(l->k, r->h, kv, d, 0, k + p * kv);
+        multiply(l->v, r->h, kv, d, 0, v + p * kv);
         for (size_t h = 0; h < m->heads; h++)
             rotate(r->q + p * d + h * hd, hd, p, m->theta);
         for (size_t h = 0; h < m->kv_heads; h++)
-            rotate(r->k + p * kv + h * hd, hd, p, m->theta);
+            rotate(k + p * kv + h * hd, hd, p, m->theta);
     }
-    for (size_t p = 0; p < n; p++) {
+    for (size_t p = 0; p < r->n; p++) {
+        if (!r->computed[p])
+            continue;
         for (size_t h = 0; h < m->heads; h++) {
             const size_t shared = h / (m->heads / m->kv_heads) * hd;
-            attend(m, r->q + p * d + h * hd, r->k + shared, r->v + shared, n, r->weight,
+            attend(m, r->q + p * d + h * hd, k + shared, v + shared, r->n, r->weight,
                    r->a + h * hd);
         }
         multiply(l->o, r->a, d, d, 1, r->x + p * d);
@@ -252,17 +277,16 @@ static void run_layer(const struct tiny_llada *m, const struct layer *l, struct 
     }
 }
 
-int tiny_llada_forward(const struct tiny_llada *model, const int32_t *ids, size_t n, double *logits)
+int tiny_llada_rows(const struct tiny_llada *model, struct tiny_llada_kept *kept,
+                    const int32_t *ids, const bool *computed, double *logits)
 {
-    const size_t d = model->d, kv = model->kv_heads * model->head_dim;
-    double *memory = calloc(n * (2 * d + 2 * kv + 1) + 2 * d + 2 * model->ffn, sizeof(double));
+    const size_t n = kept->n, d = model->d, kv = model->kv_heads * model->head_dim;
+    double *memory = calloc(n * (2 * d + 1) + 2 * d + 2 * model->ffn, sizeof(double));
     if (!memory)
         return -1;
-    struct rows r = {.x = memory};
+    struct rows r = {.x = memory, .computed = computed, .n = n};
     r.q = r.x + n * d;
-    r.k = r.q + n * d;
-    r.v = r.k + n * kv;
-    r.weight = r.v + n * kv;
+    r.weight = r.q + n * d;
     r.h = r.weight + n;
     r.a = r.h + d;
     r.gate = r.a + d;
@@ -272,8 +296,10 @@ int tiny_llada_forward(const struct tiny_llada *model, const int32_t *ids, size_
             r.x[p * d + i] = (double)model->embed[(size_t)ids[p] * d + i];
     }
     for (size_t l = 0; l < model->layers; l++)
-        run_layer(model, &model->layer[l], &r, n);
+        run_layer(model, &model->layer[l], &r, kept->k + l * n * kv, kept->v + l * n * kv);
     for (size_t p = 0; p < n; p++) {
+        if (!computed[p])
+            continue;
         rmsnorm(r.x + p * d, model->norm, d, model->eps, r.h);
         multiply(model->head, r.h, model->vocab, d, 0, logits + p * model->vocab);
     }

@@ -1,0 +1,357 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "tests/unit/plain_decodes.h"
+
+#include "base/rng.h"
+#include "tests/unit/tiny_llada.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CANVAS = 48 };
+
+struct loop {
+    const struct tiny_llada *model;
+    const struct caloris_job_params *p;
+    size_t length, prompt, vocab;
+    int32_t canvas[CANVAS];
+    bool given[CANVAS]; /* of the prompt, no hole */
+    bool open[CANVAS];  /* before the block, and masked when the block began */
+    bool fresh[CANVAS]; /* revealed by the last step */
+    bool computed[CANVAS];
+    struct tiny_llada_kept *kept, *unconditional_kept;
+    double *logits, *unconditional; /* [length, vocab] */
+    uint32_t step;
+    uint64_t disturb; /* not 0: noise on the logits, of this seed */
+    json_t *trace;
+};
+
+/* What a candidate looks like. */
+struct sight {
+    int32_t choice;
+    double p;
+};
+
+/* ---- one step -------------------------------------------------------------------------------- */
+
+/* docs/DECODING.md, "Caches". */
+static void choose_rows(struct loop *loop, size_t block, size_t first, size_t end, bool entry)
+{
+    const struct caloris_job_params *p = loop->p;
+    const bool full = p->cache == CALORIS_CACHE_NONE || (entry && block % p->refresh == 0);
+    for (size_t i = 0; i < loop->length; i++) {
+        const bool masked = loop->canvas[i] == p->mask_id;
+        if (entry)
+            loop->open[i] = i < first && masked;
+        const bool in_block = i >= first && i < end;
+        const bool behind = i >= end;
+        const bool late = entry && loop->fresh[i];
+        if (full)
+            loop->computed[i] = true;
+        else if (p->cache == CALORIS_CACHE_PREFIX)
+            loop->computed[i] = in_block || behind || loop->open[i] || late;
+        else if (p->cache == CALORIS_CACHE_DUAL)
+            loop->computed[i] = in_block || loop->open[i] || late;
+        else
+            loop->computed[i] = (masked && !behind) || loop->fresh[i];
+    }
+}
+
+static double disturbance(const struct loop *loop, size_t at)
+{
+    const struct caloris_noise_key key = {loop->disturb, 0, CALORIS_NOISE_TOKEN, loop->step};
+    return loop->disturb ? 2e-3 * (caloris_noise_uniform(&key, (uint32_t)at, 0) - 0.5) : 0;
+}
+
+static void compute(struct loop *loop)
+{
+    const double w = loop->p->cfg_scale;
+    int32_t masked[CANVAS];
+    assert_int_equal(
+        tiny_llada_rows(loop->model, loop->kept, loop->canvas, loop->computed, loop->logits), 0);
+    for (size_t i = 0; i < loop->length; i++)
+        masked[i] = loop->given[i] ? loop->p->mask_id : loop->canvas[i];
+    if (w > 0)
+        assert_int_equal(tiny_llada_rows(loop->model, loop->unconditional_kept, masked,
+                                         loop->computed, loop->unconditional),
+                         0);
+    for (size_t k = 0; k < loop->length * loop->vocab; k++) {
+        if (w > 0)
+            loop->logits[k] =
+                loop->unconditional[k] + (w + 1) * (loop->logits[k] - loop->unconditional[k]);
+        loop->logits[k] += disturbance(loop, k);
+    }
+}
+
+static struct sight look(const struct loop *loop, size_t i)
+{
+    const struct caloris_noise_key key = {(uint64_t)loop->p->seed, 0, CALORIS_NOISE_TOKEN,
+                                          loop->step};
+    const double *x = loop->logits + i * loop->vocab;
+    struct sight sight = {.choice = -1};
+    double best = -INFINITY, sum = 0;
+    for (uint32_t v = 0; v < loop->vocab; v++) {
+        double score = x[v];
+        if (loop->p->temperature > 0)
+            score += loop->p->temperature * caloris_noise_gumbel(&key, (uint32_t)i, v);
+        sum += exp(x[v]);
+        if ((int32_t)v != loop->p->mask_id && score > best) {
+            best = score;
+            sight.choice = (int32_t)v;
+        }
+    }
+    sight.p = exp(x[sight.choice]) / sum;
+    return sight;
+}
+
+/* Larger is surer. */
+static double sureness(const struct loop *loop, const struct sight *sight, size_t i)
+{
+    const struct caloris_noise_key key = {(uint64_t)loop->p->seed, 0, CALORIS_NOISE_ORDER,
+                                          loop->step};
+    if (loop->p->order == CALORIS_ORDER_RANDOM)
+        return caloris_noise_uniform(&key, (uint32_t)i, 0);
+    return sight->p;
+}
+
+/* Reveals some of the masks before end. */
+static void reveal(struct loop *loop, size_t end, size_t quota)
+{
+    const struct caloris_job_params *p = loop->p;
+    struct sight sights[CANVAS];
+    double sure[CANVAS];
+    bool goes[CANVAS] = {false}, stopped = false;
+    size_t candidates = 0;
+    for (size_t i = 0; i < loop->length; i++) {
+        sure[i] = -INFINITY;
+        if (i >= end || loop->canvas[i] != p->mask_id)
+            continue;
+        assert_true(loop->computed[i]);
+        sights[i] = look(loop, i);
+        sure[i] = sureness(loop, &sights[i], i);
+        candidates++;
+    }
+    for (size_t n = 1; n <= candidates; n++) { /* n-th in order */
+        size_t top = 0;
+        for (size_t i = 1; i < loop->length; i++)
+            top = sure[i] > sure[top] ? i : top;
+        const double q = p->order == CALORIS_ORDER_RANDOM ? sure[top] : sights[top].p;
+        if (p->commit == CALORIS_COMMIT_QUOTA)
+            goes[top] = n <= quota;
+        else if (p->commit == CALORIS_COMMIT_THRESHOLD)
+            goes[top] = n == 1 || q >= p->threshold;
+        else if (p->commit == CALORIS_COMMIT_FACTOR)
+            goes[top] = n == 1 || (!stopped && q >= 1 - p->factor / (double)(n + 1));
+        stopped = stopped || !goes[top];
+        sure[top] = -INFINITY;
+    }
+    json_t *writes = json_array(), *computed = json_array();
+    for (size_t i = 0; i < loop->length; i++) {
+        loop->fresh[i] = goes[i];
+        if (loop->computed[i])
+            json_array_append_new(computed, json_integer((json_int_t)i));
+        if (!goes[i])
+            continue;
+        loop->canvas[i] = sights[i].choice;
+        json_array_append_new(writes, json_pack("[i, i]", (int)i, (int)sights[i].choice));
+    }
+    json_array_append_new(loop->trace,
+                          json_pack("{s:o, s:o}", "computed", computed, "writes", writes));
+    loop->step++;
+}
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+static size_t masks_in(const struct loop *loop, size_t first, size_t end)
+{
+    size_t masks = 0;
+    for (size_t i = first; i < end; i++)
+        masks += loop->canvas[i] == loop->p->mask_id;
+    return masks;
+}
+
+static void run(struct loop *loop)
+{
+    const struct caloris_job_params *p = loop->p;
+    const size_t blocks = (p->gen_length + p->block_length - 1) / p->block_length;
+    for (size_t block = 0; block < blocks; block++) {
+        const size_t first = loop->prompt + block * p->block_length;
+        const size_t end =
+            first + p->block_length < loop->length ? first + p->block_length : loop->length;
+        const size_t m = masks_in(loop, p->quota == CALORIS_QUOTA_BLOCK ? first : 0, end);
+        const size_t steps = p->steps > 0 ? p->steps / blocks : m;
+        for (size_t t = 0;; t++) {
+            const bool over =
+                p->commit == CALORIS_COMMIT_QUOTA ? t == steps : masks_in(loop, 0, end) == 0;
+            if (over)
+                break;
+            choose_rows(loop, block, first, end, t == 0);
+            compute(loop);
+            reveal(loop, end, p->commit == CALORIS_COMMIT_QUOTA ? m / steps + (t < m % steps) : 0);
+        }
+    }
+}
+
+/* The decode of canvas, in place; its trace. */
+static json_t *decode_with(const struct tiny_llada *model, const struct golden_decode *decode,
+                           int32_t *canvas, uint64_t disturb)
+{
+    static struct loop loop;
+    const size_t length = decode->length;
+    assert_true(length <= CANVAS);
+    loop = (struct loop){.model = model, .p = &decode->params, .length = length};
+    loop.prompt = decode->n_prompt;
+    loop.vocab = tiny_llada_vocab(model);
+    loop.disturb = disturb;
+    loop.trace = json_array();
+    loop.kept = tiny_llada_keep(model, length);
+    loop.unconditional_kept = tiny_llada_keep(model, length);
+    loop.logits = calloc(length * loop.vocab, sizeof(double));
+    loop.unconditional = calloc(length * loop.vocab, sizeof(double));
+    assert_true(loop.kept && loop.unconditional_kept && loop.logits && loop.unconditional);
+    memcpy(loop.canvas, canvas, length * sizeof(*canvas));
+    for (size_t i = 0; i < loop.prompt; i++)
+        loop.given[i] = canvas[i] != decode->params.mask_id;
+    run(&loop);
+    memcpy(canvas, loop.canvas, length * sizeof(*canvas));
+    free(loop.kept);
+    free(loop.unconditional_kept);
+    free(loop.logits);
+    free(loop.unconditional);
+    return loop.trace;
+}
+
+/* ---- the requests ---------------------------------------------------------------------------- */
+
+/* Jobs without a prompt; of the prompt the length and the distance of its holes (0: none). */
+static const struct {
+    const char *job;
+    size_t prompt, holes;
+} requests[] = {
+    {"'cache':'active','commit':'threshold','threshold':0.9,'gen_length':24,'block_length':8", 9,
+     0},
+    {"'cache':'active','commit':'quota','steps':12,'gen_length':24,'block_length':8", 12, 0},
+    {"'cache':'active','commit':'quota','steps':24,'gen_length':12,'block_length':6", 7, 0},
+    {"'cache':'active','commit':'factor','factor':1.5,'gen_length':20,'block_length':20", 10, 0},
+    {"'cache':'active','commit':'threshold','threshold':0.6,'gen_length':18,'block_length':6,"
+     "'refresh':2",
+     8, 0},
+    {"'cache':'active','commit':'threshold','threshold':0.7,'gen_length':16,'block_length':4,"
+     "'refresh':4",
+     14, 5},
+    {"'cache':'active','commit':'quota','gen_length':12,'block_length':4,'cfg_scale':1", 6, 0},
+    {"'cache':'active','commit':'threshold','threshold':0.5,'gen_length':12,'block_length':6,"
+     "'cfg_scale':0.5",
+     11, 3},
+    {"'cache':'active','commit':'quota','steps':8,'gen_length':16,'block_length':8,"
+     "'quota':'block'",
+     10, 4},
+    {"'cache':'active','commit':'quota','steps':9,'gen_length':18,'block_length':6,"
+     "'temperature':0.7,'seed':5",
+     10, 0},
+    {"'cache':'active','commit':'quota','steps':8,'gen_length':16,'block_length':4,"
+     "'order':'random','seed':6,'refresh':3",
+     9, 0},
+    {"'cache':'dual','commit':'threshold','threshold':0.8,'gen_length':18,'block_length':6", 12, 4},
+    {"'cache':'dual','commit':'quota','steps':12,'gen_length':24,'block_length':6,'refresh':2", 9,
+     0},
+    {"'cache':'dual','commit':'quota','steps':8,'gen_length':16,'block_length':4,'refresh':100", 12,
+     3},
+    {"'cache':'dual','commit':'quota','steps':4,'gen_length':16,'block_length':8,"
+     "'quota':'block'",
+     10, 3},
+    {"'cache':'dual','commit':'factor','factor':1,'gen_length':16,'block_length':8,"
+     "'cfg_scale':1",
+     8, 0},
+    {"'cache':'dual','commit':'threshold','threshold':0.5,'gen_length':15,'block_length':4", 8, 0},
+    {"'cache':'prefix','commit':'threshold','threshold':0.8,'gen_length':18,'block_length':6", 12,
+     4},
+    {"'cache':'prefix','commit':'quota','steps':12,'gen_length':24,'block_length':6,"
+     "'refresh':3",
+     9, 0},
+    {"'cache':'prefix','commit':'quota','steps':8,'gen_length':16,'block_length':4,"
+     "'cfg_scale':0.5,'refresh':2",
+     12, 3},
+    {"'cache':'none','commit':'threshold','threshold':0.7,'gen_length':16,'block_length':4", 9, 3},
+};
+enum { REQUESTS = sizeof(requests) / sizeof(requests[0]) };
+
+static json_t *job_of(size_t index, int32_t mask_id)
+{
+    char text[512], *at = text;
+    snprintf(text, sizeof(text), "{%s,'early_stop':false,'mask_id':%d}", requests[index].job,
+             mask_id);
+    for (; *at; at++)
+        *at = *at == '\'' ? '"' : *at;
+    json_t *job = json_loads(text, 0, NULL);
+    assert_non_null(job);
+    return job;
+}
+
+static void make_prompt(struct golden_decode *decode, size_t index)
+{
+    const int32_t mask = decode->params.mask_id;
+    decode->n_prompt = requests[index].prompt;
+    decode->length = decode->n_prompt + decode->params.gen_length;
+    decode->prompt = calloc(decode->n_prompt, sizeof(*decode->prompt));
+    assert_non_null(decode->prompt);
+    for (size_t i = 0; i < decode->n_prompt; i++) {
+        const bool hole = requests[index].holes > 0 && i % requests[index].holes == 1;
+        decode->prompt[i] = hole ? mask : (int32_t)(37 * i + 11 * index * index + 3) % 300;
+        decode->holes |= hole;
+    }
+}
+
+/* Whether noise leaves every write where it is. */
+static bool is_sturdy(const struct tiny_llada *model, const struct golden_decode *decode)
+{
+    enum { TRIALS = 3 };
+    bool same = true;
+    for (uint64_t trial = 1; same && trial <= TRIALS; trial++) {
+        int32_t *canvas = golden_canvas(decode);
+        json_t *trace = decode_with(model, decode, canvas, trial);
+        same = json_equal(trace, decode->trace);
+        json_decref(trace);
+        free(canvas);
+    }
+    return same;
+}
+
+void plain_decodes_append(struct golden_decodes *decodes)
+{
+    struct tiny_llada *model = tiny_llada_load(decodes->dir);
+    const int32_t mask = (int32_t)json_integer_value(json_object_get(decodes->root, "mask_id"));
+    assert_non_null(model);
+    decodes->decode =
+        realloc(decodes->decode, (decodes->count + REQUESTS) * sizeof(*decodes->decode));
+    assert_non_null(decodes->decode);
+    for (size_t i = 0; i < REQUESTS; i++) {
+        struct golden_decode *decode = &decodes->decode[decodes->count];
+        *decode = (struct golden_decode){.name = requests[i].job, .job = job_of(i, mask)};
+        golden_params(decode->job, &decode->params);
+        make_prompt(decode, i);
+        decode->final = golden_canvas(decode);
+        decode->trace = decode_with(model, decode, decode->final, 0);
+        decode->calls = json_array_size(decode->trace);
+        if (is_sturdy(model, decode))
+            decodes->count++;
+        else
+            golden_decode_free(decode);
+    }
+    tiny_llada_free(model);
+}
+
+void plain_decodes_load(const char *model, struct golden_decodes *decodes)
+{
+    golden_decodes_load(model, decodes);
+    for (size_t i = 0; i < decodes->count; i++)
+        golden_decode_free(&decodes->decode[i]);
+    decodes->count = 0;
+    plain_decodes_append(decodes);
+}
