@@ -19,6 +19,7 @@ struct group_job {
     bool dropped; /* the gateway wants it no more: it goes when the schedule lets go of it */
     char *result; /* finished: the JSON */
     size_t result_bytes;
+    uint64_t sent_ms; /* when the result was last sent */
     uint64_t seq; /* of the last progress sent */
     struct group_job *next;
 };

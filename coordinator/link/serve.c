@@ -79,6 +79,23 @@ static int say_beat(struct serve *s, struct caloris_err *err)
     return group_send_beat(&s->socket, room, err);
 }
 
+static int send_result(struct serve *s, struct group_job *job, struct caloris_err *err)
+{
+    job->sent_ms = now_ms();
+    return group_send_result(&s->socket, job, err);
+}
+
+/* Results that the gateway has not acknowledged for long: the queue to it may have been full. */
+static int send_results_again(struct serve *s, struct caloris_err *err)
+{
+    const uint64_t now = now_ms();
+    for (struct group_job *job = s->jobs; job; job = job->next) {
+        if (job->finished && now - job->sent_ms > s->lost_ms && send_result(s, job, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* A job has its result: it goes out now, and again after every welcome until the gateway has it on disk. */
 static int finish(struct serve *s, struct group_job *job, struct caloris_buf *json,
                   struct caloris_err *err)
@@ -95,7 +112,7 @@ static int finish(struct serve *s, struct group_job *job, struct caloris_buf *js
     job->result_bytes = json->size;
     *json = CALORIS_BUF(json->max);
     job->finished = true;
-    return s->welcome ? group_send_result(&s->socket, job, err) : 0;
+    return s->welcome ? send_result(s, job, err) : 0;
 }
 
 static int finish_failed(struct serve *s, struct group_job *job, const struct caloris_err *why,
@@ -120,7 +137,7 @@ static int lease_again(struct serve *s, struct group_job *job, const Caloris__Wi
         return group_send_give_back(&s->socket, &returned, err);
     }
     job->lease = again;
-    return job->finished ? group_send_result(&s->socket, job, err) : 0;
+    return job->finished ? send_result(s, job, err) : 0;
 }
 
 static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct caloris_err *err)
@@ -182,7 +199,7 @@ static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welc
             adopted++;
             job->lease = (struct group_lease){held->lease->epoch, held->lease->counter};
             if (job->dropped ? group_send_give_back(&s->socket, job, err) < 0
-                             : job->finished && group_send_result(&s->socket, job, err) < 0)
+                             : job->finished && send_result(s, job, err) < 0)
                 return -1;
         } else if (job->finished) {
             drop(s, job);
@@ -357,7 +374,9 @@ static int keep_touch(struct serve *s, struct caloris_err *err)
         s->said_ms = now;
         return group_send_hello(&s->socket, &s->who, s->jobs, err);
     }
-    return now - s->said_ms >= s->beat_ms ? say_beat(s, err) : 0;
+    if (now - s->said_ms < s->beat_ms)
+        return 0;
+    return say_beat(s, err) < 0 || send_results_again(s, err) < 0 ? -1 : 0;
 }
 
 static int coordinate(struct serve *s, struct caloris_err *err)
