@@ -249,6 +249,13 @@ static int check_blocks(const json_t *root, struct caloris_job_params *params,
     return 0;
 }
 
+/* The entropy-bounded sampler ranks by entropy where nobody wants otherwise. */
+static void choose_order(const json_t *root, struct caloris_job_params *params)
+{
+    if (params->commit == CALORIS_COMMIT_ENTROPY_BOUNDED && !json_object_get(root, "order"))
+        params->order = CALORIS_ORDER_ENTROPY;
+}
+
 static int check_together(const json_t *root, struct caloris_job *job, struct caloris_err *err)
 {
     if (job->hole && job->source == CALORIS_JOB_IDS)
@@ -256,6 +263,7 @@ static int check_together(const json_t *root, struct caloris_job *job, struct ca
                                "hole: needs prompt or messages; ids hold the mask id itself");
     if (job->chat_template && job->source != CALORIS_JOB_MESSAGES)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "chat_template: needs messages");
+    choose_order(root, &job->params);
     return check_blocks(root, &job->params, err);
 }
 

@@ -24,8 +24,19 @@ enum {
     CALORIS_JOB_MAX_NAME = 64, /* bytes of hole, chat_template, a message's role */
 };
 
-enum caloris_order { CALORIS_ORDER_CONFIDENCE, CALORIS_ORDER_RANDOM };
-enum caloris_commit { CALORIS_COMMIT_QUOTA, CALORIS_COMMIT_THRESHOLD, CALORIS_COMMIT_FACTOR };
+enum caloris_order {
+    CALORIS_ORDER_CONFIDENCE,
+    CALORIS_ORDER_RANDOM,
+    CALORIS_ORDER_MARGIN,
+    CALORIS_ORDER_ENTROPY,
+    CALORIS_ORDER_LEFT_TO_RIGHT,
+};
+enum caloris_commit {
+    CALORIS_COMMIT_QUOTA,
+    CALORIS_COMMIT_THRESHOLD,
+    CALORIS_COMMIT_FACTOR,
+    CALORIS_COMMIT_ENTROPY_BOUNDED,
+};
 enum caloris_quota { CALORIS_QUOTA_ALL, CALORIS_QUOTA_BLOCK };
 enum caloris_cache {
     CALORIS_CACHE_NONE,
@@ -42,7 +53,8 @@ struct caloris_job_params {
     enum caloris_order order;
     enum caloris_commit commit;
     uint32_t steps; /* 0: one for every mask that the quota counts */
-    double threshold, factor;
+    double threshold, factor, gamma;
+    double early_commit; /* 0: off */
     enum caloris_quota quota;
     double temperature, cfg_scale;
     enum caloris_cache cache;

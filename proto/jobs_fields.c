@@ -25,10 +25,14 @@ const struct caloris_job_field caloris_job_fields[] = {
      "the generated part is revealed block by block, each of this length (the default shrinks to "
      "gen_length)",
      PARAM(block_length)},
-    {"order", CALORIS_FIELD_CHOICE, 0, 0, "confidence|random", "confidence",
-     "which masks are revealed first: those the model is surest of, or any", PARAM(order)},
-    {"commit", CALORIS_FIELD_CHOICE, 0, 0, "quota|threshold|factor", "threshold",
-     "how many are revealed per step: a quota over steps, all that reach threshold, or by factor",
+    {"order", CALORIS_FIELD_CHOICE, 0, 0, "confidence|random|margin|entropy|left_to_right",
+     "confidence",
+     "which masks are revealed first: the most probable, any, those with the largest lead or the "
+     "least entropy (the default of entropy_bounded), or the leftmost",
+     PARAM(order)},
+    {"commit", CALORIS_FIELD_CHOICE, 0, 0, "quota|threshold|factor|entropy_bounded", "threshold",
+     "how many are revealed per step: a quota over steps, all that reach threshold, by factor, or "
+     "as many as the bound gamma on their entropy lets go together",
      PARAM(commit)},
     {"steps", CALORIS_FIELD_UINT, 1, TOKENS, NULL, "",
      "commit quota: forward passes over all blocks; one for every mask where it is not said",
@@ -39,6 +43,14 @@ const struct caloris_job_field caloris_job_fields[] = {
     {"factor", CALORIS_FIELD_REAL, 0, 1000, NULL, "1",
      "commit factor: the n-th surest goes while its probability is at least 1 - factor / (n + 1)",
      PARAM(factor)},
+    {"gamma", CALORIS_FIELD_REAL, 0, 1000, NULL, "0.1",
+     "commit entropy_bounded: reveal while the entropies but the largest add up to at most so many "
+     "nats",
+     PARAM(gamma)},
+    {"early_commit", CALORIS_FIELD_REAL, 0, 1000, NULL, "0",
+     "reveal the rest of a block once every mask of it leads its runner-up by so many nats; 0: "
+     "never",
+     PARAM(early_commit)},
     {"quota", CALORIS_FIELD_CHOICE, 0, 0, "all|block", "all",
      "commit quota: count every mask that may be revealed, or the block's own only (as LLaDA's "
      "generate does)",

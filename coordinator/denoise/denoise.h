@@ -4,8 +4,9 @@
  * One struct caloris_denoise is the loop of one request: it says which rows it wants to see, is
  * shown their summaries, and answers with the writes. No tensor, no clock, no I/O: a step is a
  * function of canvas, parameters and summaries. Algorithms: LLaDA's semi-autoregressive remasking
- * (arXiv 2502.09992), Fast-dLLM's threshold, factor and caches (arXiv 2505.22618);
- * docs/DECODING.md defines each. A step is: rows, wanted, rule, (the engine), decide, apply.
+ * (arXiv 2502.09992), Fast-dLLM's threshold, factor and caches (arXiv 2505.22618), the
+ * entropy-bounded sampler (arXiv 2505.24857); docs/DECODING.md defines each. A step is: rows,
+ * wanted, rule, (the engine), decide, apply.
  */
 #ifndef CALORIS_DENOISE_H
 #define CALORIS_DENOISE_H

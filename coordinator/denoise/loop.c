@@ -40,8 +40,11 @@ static void enter_block(struct caloris_denoise *denoise)
 
 static bool block_is_over(const struct caloris_denoise *denoise)
 {
-    if (denoise->params.commit == CALORIS_COMMIT_QUOTA)
-        return denoise->block_step >= denoise->block_steps;
+    const struct caloris_job_params *params = &denoise->params;
+    if (params->commit == CALORIS_COMMIT_QUOTA && denoise->block_step >= denoise->block_steps)
+        return true;
+    if (params->commit == CALORIS_COMMIT_QUOTA && params->early_commit <= 0)
+        return false;
     return count_masks(denoise, 0, caloris_denoise_block_end(denoise)) == 0;
 }
 
@@ -188,7 +191,7 @@ void caloris_denoise_rule(const struct caloris_denoise *denoise, struct caloris_
 {
     const struct caloris_job_params *params = &denoise->params;
     *rule = (struct caloris_rule){
-        .best = 1,
+        .best = caloris_denoise_best(denoise),
         .temperature = (float)params->temperature,
         .noise = caloris_denoise_key(denoise, CALORIS_NOISE_TOKEN),
         .guidance = (float)params->cfg_scale,

@@ -11,6 +11,9 @@ size_t caloris_denoise_quota(const struct caloris_denoise *denoise);
 size_t caloris_denoise_block_first(const struct caloris_denoise *denoise);
 size_t caloris_denoise_block_end(const struct caloris_denoise *denoise);
 
+/* How many best candidates of each row the decision looks at. */
+uint32_t caloris_denoise_best(const struct caloris_denoise *denoise);
+
 /* What this step's noise of a stream is keyed by. */
 struct caloris_noise_key caloris_denoise_key(const struct caloris_denoise *denoise,
                                              enum caloris_noise_stream stream);

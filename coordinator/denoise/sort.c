@@ -4,7 +4,7 @@
 
 static bool before(const struct caloris_ranked *a, const struct caloris_ranked *b)
 {
-    return a->surprise < b->surprise || (a->surprise == b->surprise && a->row < b->row);
+    return a->key < b->key || (a->key == b->key && a->row < b->row);
 }
 
 /* Heap with the last in order on top. */

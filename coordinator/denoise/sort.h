@@ -6,12 +6,13 @@
 #include <stdint.h>
 
 struct caloris_ranked {
-    double surprise;    /* -log of what the order goes by: 0 is certain */
-    double probability; /* what thresholds are held against: exp(-surprise), rounded only once */
+    double key;         /* what the order goes by: least first */
+    double probability; /* what threshold and factor are held against */
+    double entropy;     /* of the row's distribution, in nats; infinite where the choice has none */
     uint32_t row;       /* index into the wanted rows; position order */
 };
 
-/* Least surprise first, ties to the lowest row. Allocates nothing (qsort may). */
+/* Least key first, ties to the lowest row. Allocates nothing (qsort may). */
 void caloris_denoise_sort(struct caloris_ranked *ranked, size_t n);
 
 #endif

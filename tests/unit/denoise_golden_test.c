@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CANVAS = 64 };
+enum { MAX_CANVAS = 64, MAX_BEST = 2 };
 
 struct bench {
     struct tiny_llada *model;
@@ -27,7 +27,7 @@ struct bench {
     struct tiny_llada_kept *kept, *unconditional_kept;
     uint32_t revealed[MAX_CANVAS];
     struct caloris_summary summaries[MAX_CANVAS];
-    struct caloris_candidate candidates[MAX_CANVAS];
+    struct caloris_candidate candidates[MAX_BEST * MAX_CANVAS];
     uint32_t positions[MAX_CANVAS];
     struct caloris_reveal reveals[MAX_CANVAS];
     void *scratch;
@@ -72,10 +72,11 @@ static size_t step(struct bench *bench, const struct golden_decode *golden,
     for (size_t i = 0; i < n; i++) {
         const size_t at = bench->positions[i] * bench->vocab;
         plain_summary(bench->logits + at, guided ? bench->unconditional + at : NULL, bench->vocab,
-                      bench->positions[i], &rule, &bench->summaries[i], &bench->candidates[i]);
+                      bench->positions[i], &rule, &bench->summaries[i],
+                      &bench->candidates[i * rule.best]);
     }
-    n = caloris_denoise_decide(denoise, bench->positions, bench->summaries, bench->candidates, n, 1,
-                               bench->reveals, bench->scratch);
+    n = caloris_denoise_decide(denoise, bench->positions, bench->summaries, bench->candidates, n,
+                               rule.best, bench->reveals, bench->scratch);
     return caloris_denoise_apply(denoise, bench->reveals, n);
 }
 

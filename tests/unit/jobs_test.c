@@ -83,6 +83,30 @@ static void takes_every_field(void **state)
     caloris_job_free(&job);
 }
 
+static void bounds_entropy_by_entropy(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        enum caloris_order order;
+    } cases[] = {
+        {"{\"ids\":[1]}", CALORIS_ORDER_CONFIDENCE},
+        {"{\"ids\":[1],\"commit\":\"entropy_bounded\"}", CALORIS_ORDER_ENTROPY},
+        {"{\"ids\":[1],\"commit\":\"entropy_bounded\",\"order\":\"margin\"}", CALORIS_ORDER_MARGIN},
+        {"{\"ids\":[1],\"commit\":\"quota\",\"order\":\"left_to_right\"}",
+         CALORIS_ORDER_LEFT_TO_RIGHT},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct caloris_job job;
+        struct caloris_err err = {0};
+        if (parse(cases[i].json, &job, &err) < 0)
+            fail_msg("%s: %s", cases[i].json, err.text);
+        assert_int_equal(job.params.order, cases[i].order);
+        assert_true(job.params.gamma == 0.1 && job.params.early_commit == 0);
+        caloris_job_free(&job);
+    }
+}
+
 static void fits_the_default_block_to_short_answers(void **state)
 {
     (void)state;
@@ -146,12 +170,12 @@ static const struct {
     {IDS "\"block_length\":0}", "block_length: 0 is not a whole number from 1"},
     {IDS "\"block_length\":97}", "block_length: 97 is longer than gen_length 96"},
     {IDS "\"steps\":0}", "steps: 0 is not a whole number from 1"},
-    {IDS "\"order\":\"sure\"}", "order: \"sure\" is not one of confidence|random"},
+    {IDS "\"order\":\"sure\"}", "order: \"sure\" is not one of confidence|random|margin|entropy"},
     {IDS "\"order\":\"confidence|random\"}", "order: \"confidence|random\" is not"},
     {IDS "\"order\":\"confidence\\u0000\"}", "order: "},
     {IDS "\"cache\":\"both\"}", "cache: \"both\" is not one of none|prefix|dual|active"},
     {IDS "\"refresh\":0}", "refresh: 0 is not a whole number from 1"},
-    {IDS "\"commit\":0}", "commit: 0 is not one of quota|threshold|factor"},
+    {IDS "\"commit\":0}", "commit: 0 is not one of quota|threshold|factor|entropy_bounded"},
     {IDS "\"threshold\":1.01}", "threshold: 1.01 is not a number from 0 to 1"},
     {IDS "\"threshold\":NaN}", "job: no JSON"},
     {IDS "\"threshold\":1e999}", "job: no JSON"},
@@ -331,6 +355,7 @@ int main(void)
         cmocka_unit_test(takes_a_bare_prompt_with_defaults),
         cmocka_unit_test(takes_every_field),
         cmocka_unit_test(fits_the_default_block_to_short_answers),
+        cmocka_unit_test(bounds_entropy_by_entropy),
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test(refuses_depth_and_size),
         cmocka_unit_test(sets_fields_from_flags),

@@ -35,7 +35,8 @@ struct loop {
 /* What a candidate looks like. */
 struct sight {
     int32_t choice;
-    double p;
+    double p, second; /* of the choice and of its runner-up */
+    double entropy;
 };
 
 /* ---- one step -------------------------------------------------------------------------------- */
@@ -95,18 +96,28 @@ static struct sight look(const struct loop *loop, size_t i)
                                           loop->step};
     const double *x = loop->logits + i * loop->vocab;
     struct sight sight = {.choice = -1};
-    double best = -INFINITY, sum = 0;
+    double best = -INFINITY, next = -INFINITY, sum = 0, second = 0;
     for (uint32_t v = 0; v < loop->vocab; v++) {
         double score = x[v];
         if (loop->p->temperature > 0)
             score += loop->p->temperature * caloris_noise_gumbel(&key, (uint32_t)i, v);
         sum += exp(x[v]);
-        if ((int32_t)v != loop->p->mask_id && score > best) {
+        if ((int32_t)v == loop->p->mask_id)
+            continue;
+        if (score > best) {
+            next = best;
+            second = sight.choice >= 0 ? x[sight.choice] : 0;
             best = score;
             sight.choice = (int32_t)v;
+        } else if (score > next) {
+            next = score;
+            second = x[v];
         }
     }
     sight.p = exp(x[sight.choice]) / sum;
+    sight.second = exp(second) / sum;
+    for (uint32_t v = 0; v < loop->vocab; v++)
+        sight.entropy -= exp(x[v]) / sum * log(exp(x[v]) / sum);
     return sight;
 }
 
@@ -117,7 +128,11 @@ static double sureness(const struct loop *loop, const struct sight *sight, size_
                                           loop->step};
     if (loop->p->order == CALORIS_ORDER_RANDOM)
         return caloris_noise_uniform(&key, (uint32_t)i, 0);
-    return sight->p;
+    if (loop->p->order == CALORIS_ORDER_MARGIN)
+        return sight->p - sight->second;
+    if (loop->p->order == CALORIS_ORDER_ENTROPY)
+        return -sight->entropy;
+    return loop->p->order == CALORIS_ORDER_LEFT_TO_RIGHT ? -(double)i : sight->p;
 }
 
 /* Reveals some of the masks before end. */
@@ -126,7 +141,8 @@ static void reveal(struct loop *loop, size_t end, size_t quota)
     const struct caloris_job_params *p = loop->p;
     struct sight sights[CANVAS];
     double sure[CANVAS];
-    bool goes[CANVAS] = {false}, stopped = false;
+    bool goes[CANVAS] = {false}, stopped = false, sure_of_all = p->early_commit > 0;
+    double sum = 0, most = 0; /* of the entropies so far: all but the largest; the largest */
     size_t candidates = 0;
     for (size_t i = 0; i < loop->length; i++) {
         sure[i] = -INFINITY;
@@ -136,6 +152,7 @@ static void reveal(struct loop *loop, size_t end, size_t quota)
         sights[i] = look(loop, i);
         sure[i] = sureness(loop, &sights[i], i);
         candidates++;
+        sure_of_all = sure_of_all && log(sights[i].p / sights[i].second) >= p->early_commit;
     }
     for (size_t n = 1; n <= candidates; n++) { /* n-th in order */
         size_t top = 0;
@@ -148,7 +165,12 @@ static void reveal(struct loop *loop, size_t end, size_t quota)
             goes[top] = n == 1 || q >= p->threshold;
         else if (p->commit == CALORIS_COMMIT_FACTOR)
             goes[top] = n == 1 || (!stopped && q >= 1 - p->factor / (double)(n + 1));
+        else
+            goes[top] = n == 1 || (!stopped && sum + fmin(most, sights[top].entropy) <= p->gamma);
+        sum += fmin(most, sights[top].entropy);
+        most = fmax(most, sights[top].entropy);
         stopped = stopped || !goes[top];
+        goes[top] = goes[top] || (sure_of_all && (p->commit != CALORIS_COMMIT_QUOTA || quota > 0));
         sure[top] = -INFINITY;
     }
     json_t *writes = json_array(), *computed = json_array();
@@ -187,8 +209,10 @@ static void run(struct loop *loop)
         const size_t m = masks_in(loop, p->quota == CALORIS_QUOTA_BLOCK ? first : 0, end);
         const size_t steps = p->steps > 0 ? p->steps / blocks : m;
         for (size_t t = 0;; t++) {
-            const bool over =
-                p->commit == CALORIS_COMMIT_QUOTA ? t == steps : masks_in(loop, 0, end) == 0;
+            const bool full = masks_in(loop, 0, end) == 0;
+            const bool over = p->commit != CALORIS_COMMIT_QUOTA
+                                  ? full
+                                  : t == steps || (full && p->early_commit > 0);
             if (over)
                 break;
             choose_rows(loop, block, first, end, t == 0);
@@ -279,6 +303,33 @@ static const struct {
      "'cfg_scale':0.5,'refresh':2",
      12, 3},
     {"'cache':'none','commit':'threshold','threshold':0.7,'gen_length':16,'block_length':4", 9, 3},
+    {"'cache':'none','commit':'quota','steps':8,'gen_length':16,'order':'margin'", 9, 0},
+    {"'cache':'dual','commit':'threshold','threshold':0.6,'gen_length':16,'block_length':8,"
+     "'order':'margin'",
+     9, 3},
+    {"'cache':'none','commit':'quota','steps':8,'gen_length':16,'order':'entropy'", 8, 0},
+    {"'cache':'active','commit':'factor','factor':2,'gen_length':16,'order':'entropy'", 8, 0},
+    {"'cache':'none','commit':'entropy_bounded','gamma':0.5,'gen_length':16", 8, 3},
+    {"'cache':'prefix','commit':'entropy_bounded','gamma':1.5,'gen_length':16,'block_length':8", 8,
+     0},
+    {"'cache':'active','commit':'entropy_bounded','gamma':1,'gen_length':18,'block_length':6,"
+     "'order':'confidence'",
+     10, 0},
+    {"'cache':'none','commit':'entropy_bounded','gamma':3,'gen_length':12,'cfg_scale':1,"
+     "'order':'margin'",
+     7, 3},
+    {"'cache':'dual','commit':'quota','steps':8,'gen_length':16,'block_length':8,"
+     "'order':'left_to_right'",
+     9, 0},
+    {"'cache':'none','commit':'threshold','threshold':0.5,'gen_length':16,'block_length':4,"
+     "'order':'left_to_right'",
+     9, 0},
+    {"'cache':'dual','commit':'quota','steps':16,'gen_length':16,'block_length':4,"
+     "'early_commit':0.4",
+     9, 0},
+    {"'cache':'active','commit':'threshold','threshold':0.99,'gen_length':16,'block_length':4,"
+     "'early_commit':0.6",
+     11, 0},
 };
 enum { REQUESTS = sizeof(requests) / sizeof(requests[0]) };
 

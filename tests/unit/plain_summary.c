@@ -17,13 +17,26 @@ static double guided(const double *logits, const double *u, size_t id, double gu
     return u ? u[id] + (guidance + 1) * (logits[id] - u[id]) : logits[id];
 }
 
+/* Into its place among the best [n]. */
+static void keep(struct caloris_candidate *best, uint32_t n, struct caloris_candidate one)
+{
+    for (uint32_t b = 0; b < n; b++) {
+        if (one.score > best[b].score) {
+            const struct caloris_candidate moved = best[b];
+            best[b] = one;
+            one = moved;
+        }
+    }
+}
+
 void plain_summary(const double *logits, const double *u, size_t vocab, uint32_t position,
                    const struct caloris_rule *rule, struct caloris_summary *summary,
-                   struct caloris_candidate *candidate)
+                   struct caloris_candidate *candidates)
 {
     size_t top = vocab;
     *summary = (struct caloris_summary){.max = -INFINITY};
-    *candidate = (struct caloris_candidate){.id = -1, .score = -INFINITY};
+    for (uint32_t b = 0; b < rule->best; b++)
+        candidates[b] = (struct caloris_candidate){.id = -1, .score = -INFINITY};
     for (size_t id = 0; id < vocab; id++) {
         const double x = (float)guided(logits, u, id, (double)rule->guidance);
         double score = x;
@@ -34,11 +47,11 @@ void plain_summary(const double *logits, const double *u, size_t vocab, uint32_t
             summary->max = x;
             top = id;
         }
-        if (!is_special(rule, id, CALORIS_NO_CHOICE) && score > candidate->score) {
-            *candidate = (struct caloris_candidate){(int32_t)id, (float)x, score};
-            summary->found = 1;
-        }
+        if (!is_special(rule, id, CALORIS_NO_CHOICE))
+            keep(candidates, rule->best, (struct caloris_candidate){(int32_t)id, (float)x, score});
     }
+    while (summary->found < rule->best && candidates[summary->found].id >= 0)
+        summary->found++;
     for (size_t id = 0; id < vocab; id++) {
         const double below =
             (double)(float)guided(logits, u, id, (double)rule->guidance) - summary->max;
