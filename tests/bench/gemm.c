@@ -1,11 +1,17 @@
-/* tests/bench/gemm: our fp32 matrix product against a bare OpenBLAS sgemm with all threads, on the
- * matrices of LLaDA-1B and LLaDA-8B. CSV on stdout. Weights cycle through more memory than any
- * cache holds; ours and the bare one take turns; the figures are medians.
+/* tests/bench/gemm: our matrix products against the roofline of this machine, on the matrices of
+ * LLaDA-8B and LLaDA-1B. CSV on stdout.
  *
- * gemm [threads] [rows …]
+ * gemm [-t threads] [-f fp32|bf16|int8] [-i isa] [-m model/matrix] [rows | first-last …]
+ *
+ * A line's product, a bare loop of the fastest instruction for its format, a loop that only reads
+ * memory and (fp32) a bare OpenBLAS sgemm with all threads take turns; the figures are medians.
+ * Weights cycle through more memory than any cache holds. roofline is what the larger of
+ * operations / peak and bytes / bandwidth allows, in GFLOP/s; bytes are the weights, x and y once.
  */
 #include "base/err.h"
 #include "base/time.h"
+#include "tests/bench/bench.h"
+#include "tests/bench/peak.h"
 #include "worker/kernels/kernels.h"
 #include "worker/pool/pool.h"
 
@@ -13,167 +19,227 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { MAX_REPEATS = 15, MAX_COPIES = 64 };
-static const size_t weights_bytes = (size_t)512 << 20;
-static const double seconds_per_line = 1.5;
+enum { MAX_REPEATS = 41, MIN_REPEATS = 7, MAX_COPIES = 128 };
+static const size_t weights_bytes = (size_t)384 << 20, stream_bytes = (size_t)64 << 20;
+static const double seconds_per_line = 0.8;
 
 /* OpenBLAS's own threads spin for 2^26 cycles after a call, on the cores that ours need next. */
 enum { blas_spins_ms = 50 };
 
 static const struct {
-    const char *model, *matrix;
+    const char *name;
     size_t out, in;
 } shapes[] = {
-    {"llada-1b", "qkv", 3 * 2048, 2048},      {"llada-1b", "o", 2048, 2048},
-    {"llada-1b", "gate+up", 2 * 5632, 2048},  {"llada-1b", "down", 2048, 5632},
-    {"llada-8b", "qkv", 3 * 4096, 4096},      {"llada-8b", "o", 4096, 4096},
-    {"llada-8b", "gate+up", 2 * 12288, 4096}, {"llada-8b", "down", 4096, 12288},
+    {"llada-8b/qkv", 3 * 4096, 4096},      {"llada-8b/o", 4096, 4096},
+    {"llada-8b/gate+up", 2 * 12288, 4096}, {"llada-8b/down", 4096, 12288},
+    {"llada-1b/qkv", 3 * 2048, 2048},      {"llada-1b/o", 2048, 2048},
+    {"llada-1b/gate+up", 2 * 5632, 2048},  {"llada-1b/down", 2048, 5632},
 };
-
-static const size_t default_rows[] = {1, 4, 16, 32, 64, 128, 256, 512};
 
 struct bench {
     struct caloris_pool *pool;
-    int threads;
-    const char *machine;
+    enum caloris_format format;
+    const char *isa, *only; /* a shape or the beginning of one */
+    char machine[BENCH_MACHINE];
 };
 
-/* Numbers in (-1, 1), of no consequence but that none is zero or denormal. */
-static void make_up(float *x, size_t n)
+struct product {
+    struct caloris_matrix matrix[MAX_COPIES];
+    size_t copies, turn, rows;
+    float *x, *y;
+    void *scratch;
+};
+
+static void free_product(struct product *p)
 {
-    uint32_t state = 1;
-    for (size_t i = 0; i < n; i++) {
-        state = state * 1664525 + 1013904223;
-        x[i] = (float)(state >> 8) / (float)(1 << 23) - 0.9999f;
+    for (size_t i = 0; i < p->copies; i++)
+        free(p->matrix[i].data);
+    free(p->x);
+    free(p->y);
+    free(p->scratch);
+}
+
+/* The first copy is made from numbers, the others from it. */
+static int add_copy(struct product *p, enum caloris_format format, size_t out, size_t in)
+{
+    size_t bytes = caloris_matrix_bytes(format, out, in);
+    void *data = aligned_alloc((size_t)2 << 20, (bytes + ((size_t)2 << 20) - 1) >> 21 << 21);
+    if (!data)
+        return -1;
+    struct caloris_matrix *matrix = &p->matrix[p->copies++];
+    caloris_matrix_place(matrix, format, out, in, data);
+    if (p->copies > 1) {
+        memcpy(data, p->matrix[0].data, bytes);
+        return 0;
     }
+    float *numbers = bench_numbers(out * in);
+    for (size_t i = 0; i < out && matrix->scale; i++)
+        matrix->scale[i] = caloris_matrix_scale(1);
+    if (numbers)
+        caloris_matrix_fill(matrix, 0, out, numbers, CALORIS_DTYPE_F32);
+    free(numbers);
+    return numbers ? 0 : -1;
 }
 
-static float *numbers(size_t n)
+static int make_product(struct product *p, const struct bench *b, size_t shape, size_t max_rows)
 {
-    float *x = aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
-    if (x)
-        make_up(x, n);
-    return x;
+    size_t out = shapes[shape].out, in = shapes[shape].in;
+    size_t scratch =
+        caloris_gemm_scratch_bytes(b->format, max_rows, in, caloris_pool_threads(b->pool));
+    *p = (struct product){.x = bench_numbers(max_rows * in), .y = bench_numbers(max_rows * out)};
+    p->scratch = aligned_alloc(64, (scratch + 64) / 64 * 64);
+    int failed = !p->x || !p->y || !p->scratch;
+    while (!failed && p->copies < MAX_COPIES &&
+           (p->copies < 2 || p->copies * caloris_matrix_bytes(b->format, out, in) < weights_bytes))
+        failed = add_copy(p, b->format, out, in);
+    if (failed) {
+        fprintf(stderr, "gemm: out of memory\n");
+        free_product(p);
+    }
+    return failed ? -1 : 0;
 }
 
-static int by_value(const void *a, const void *b)
+static double seconds_since(uint64_t start)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof(*x), by_value);
-    return x[n / 2];
-}
-
-static void bare(const struct bench *b, const struct caloris_matrix *m, const float *x, size_t rows,
-                 float *y)
-{
-    openblas_set_num_threads(b->threads);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)m->out, (int)m->in, 1.0f,
-                x, (int)m->in, m->data, (int)m->in, 0.0f, y, (int)m->out);
-    openblas_set_num_threads(1);
-}
-
-static void ours(const struct bench *b, const struct caloris_matrix *m, const float *x, size_t rows,
-                 float *y)
-{
-    caloris_gemm(b->pool, m, x, m->in, rows, y, m->out, 0, NULL);
-}
-
-static double timed(void (*product)(const struct bench *, const struct caloris_matrix *,
-                                    const float *, size_t, float *),
-                    const struct bench *b, const struct caloris_matrix *m, const float *x,
-                    size_t rows, float *y)
-{
-    uint64_t start = caloris_time_ns();
-    product(b, m, x, rows, y);
     return (double)(caloris_time_ns() - start) * 1e-9;
 }
 
-static int measure(const struct bench *b, size_t shape, size_t rows)
+static double ours(const struct bench *b, struct product *p)
 {
-    size_t out = shapes[shape].out, in = shapes[shape].in, copies = 0;
-    float *x = numbers(rows * in), *y = numbers(rows * out);
-    struct caloris_matrix matrix[MAX_COPIES];
-    while (copies < MAX_COPIES &&
-           (copies < 2 || copies * out * in * sizeof(float) < weights_bytes)) {
-        float *data = numbers(out * in);
-        if (!x || !y || !data) {
-            fprintf(stderr, "gemm: out of memory\n");
-            return -1;
-        }
-        caloris_matrix_place(&matrix[copies++], CALORIS_FORMAT_FP32, out, in, data);
-    }
-    double ours_s[MAX_REPEATS], bare_s[MAX_REPEATS], spent = 0;
-    int n = 0;
-    size_t turn = 0;
-    for (; n < MAX_REPEATS && (n < 3 || spent < seconds_per_line); n++) {
-        caloris_time_sleep_ms(blas_spins_ms);
-        uint64_t start = caloris_time_ns();
-        ours(b, &matrix[turn++ % copies], x, rows, y);
-        ours_s[n] = timed(ours, b, &matrix[turn++ % copies], x, rows, y);
-        bare(b, &matrix[turn++ % copies], x, rows, y);
-        bare_s[n] = timed(bare, b, &matrix[turn++ % copies], x, rows, y);
-        spent += (double)(caloris_time_ns() - start) * 1e-9;
-    }
-    double flop = 2.0 * (double)rows * (double)out * (double)in;
-    double rate = flop / median(ours_s, n) * 1e-9, bare_rate = flop / median(bare_s, n) * 1e-9;
-    printf("%s,%s,%d,%s,%s,%zu,%zu,%zu,%.1f,%.1f,%.3f\n", b->machine, openblas_get_corename(),
-           b->threads, shapes[shape].model, shapes[shape].matrix, rows, out, in, rate, bare_rate,
-           rate / bare_rate);
-    fflush(stdout);
-    for (size_t i = 0; i < copies; i++)
-        free(matrix[i].data);
-    free(x);
-    free(y);
-    return 0;
+    const struct caloris_matrix *m = &p->matrix[p->turn++ % p->copies];
+    uint64_t start = caloris_time_ns();
+    caloris_gemm(b->pool, m, p->x, m->in, p->rows, p->y, m->out, 0, p->scratch);
+    return seconds_since(start);
 }
 
-/* "AMD EPYC", without commas. */
-static const char *machine_name(char *line, size_t size)
+static double bare_blas(const struct bench *b, struct product *p)
 {
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    const char *name = "unknown";
-    while (file && fgets(line, (int)size, file)) {
-        char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) != 0 || !colon)
-            continue;
-        colon[strcspn(colon, "\n")] = '\0';
-        for (char *c = colon; *c; c++)
-            *c = *c == ',' ? ';' : *c;
-        name = colon + 2;
-        break;
+    const struct caloris_matrix *m = &p->matrix[p->turn++ % p->copies];
+    openblas_set_num_threads(caloris_pool_threads(b->pool));
+    uint64_t start = caloris_time_ns();
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)p->rows, (int)m->out, (int)m->in,
+                1.0f, p->x, (int)m->in, m->data, (int)m->in, 0.0f, p->y, (int)m->out);
+    double seconds = seconds_since(start);
+    openblas_set_num_threads(1);
+    caloris_time_sleep_ms(blas_spins_ms);
+    return seconds;
+}
+
+static double stream(const struct bench *b, const struct product *p)
+{
+    const struct caloris_matrix *m = &p->matrix[p->turn % p->copies];
+    size_t bytes = caloris_matrix_bytes(m->format, m->out, m->in);
+    return bench_bandwidth(b->pool, m->data, bytes < stream_bytes ? bytes : stream_bytes);
+}
+
+static void measure(const struct bench *b, struct product *p, const char *shape)
+{
+    double seconds[MAX_REPEATS], peaks[MAX_REPEATS], streams[MAX_REPEATS], blas[MAX_REPEATS];
+    const struct caloris_matrix *m = &p->matrix[0];
+    size_t n = 0;
+    uint64_t start = caloris_time_ns();
+    ours(b, p);
+    for (; n < MAX_REPEATS && (n < MIN_REPEATS || seconds_since(start) < seconds_per_line); n++) {
+        peaks[n] = bench_peak(b->pool, b->format);
+        streams[n] = stream(b, p);
+        p->turn++;
+        ours(b, p); /* the caches as a product leaves them */
+        seconds[n] = ours(b, p);
+        if (b->format == CALORIS_FORMAT_FP32)
+            blas[n] = bare_blas(b, p);
     }
-    if (file)
-        fclose(file);
-    return name;
+    double operations = 2.0 * (double)p->rows * (double)m->out * (double)m->in;
+    double bytes = (double)caloris_matrix_bytes(m->format, m->out, m->in) +
+                   (double)(p->rows * (m->in + m->out) * sizeof(float));
+    double peak = bench_median(peaks, n), bandwidth = bench_median(streams, n);
+    double by_peak = peak > 0 ? operations / peak : 0, by_memory = bytes / bandwidth;
+    double least = by_peak > by_memory ? by_peak : by_memory;
+    double took = bench_median(seconds, n);
+    printf("%s,%s,%s,%d,%s,%s,%s,%zu,%zu,%zu,%.1f,%s,%.1f,%.1f,%.1f,%s,%.3f,%.3f,", b->machine,
+           b->isa, bench_commit(), caloris_pool_threads(b->pool), caloris_kernels_blas(),
+           caloris_format_name(b->format), shape, p->rows, m->out, m->in, took * 1e6,
+           bench_peak_instruction(b->format), operations / took * 1e-9, peak * 1e-9,
+           bandwidth * 1e-9, by_peak > by_memory ? "compute" : "memory", least / took,
+           least / seconds[0]);
+    if (b->format == CALORIS_FORMAT_FP32)
+        printf("%.1f", operations / bench_median(blas, n) * 1e-9);
+    printf("\n");
+    fflush(stdout);
+}
+
+/* "64" or "1-512". */
+static int parse_rows(const char *text, size_t *first, size_t *last)
+{
+    char *end;
+    *first = *last = strtoul(text, &end, 10);
+    if (*end == '-')
+        *last = strtoul(end + 1, &end, 10);
+    return *end != '\0' || *first < 1 || *last < *first || *last > 1 << 16 ? -1 : 0;
+}
+
+static int run(const struct bench *b, char **rows, int n)
+{
+    static char *few_and_many[] = {"1", "2", "4", "8", "16", "32", "64", "128", "256", "512"};
+    size_t first, last, most = 0;
+    if (n == 0) {
+        rows = few_and_many;
+        n = sizeof(few_and_many) / sizeof(few_and_many[0]);
+    }
+    for (int i = 0; i < n; i++) {
+        if (parse_rows(rows[i], &first, &last) < 0) {
+            fprintf(stderr, "gemm: %s is no number of rows\n", rows[i]);
+            return 2;
+        }
+        most = last > most ? last : most;
+    }
+    printf("machine,isa,commit,threads,blas,format,matrix,rows,out,in,us,instruction,gflops,peak_"
+           "gflops,bandwidth_gbs,bound,of_roofline,of_roofline_best,bare_blas_gflops\n");
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
+        struct product p;
+        if (strncmp(shapes[s].name, b->only, strlen(b->only)) != 0)
+            continue;
+        if (make_product(&p, b, s, most) < 0)
+            return 1;
+        for (int i = 0; i < n; i++) {
+            parse_rows(rows[i], &first, &last);
+            for (p.rows = first; p.rows <= last; p.rows++)
+                measure(b, &p, shapes[s].name);
+        }
+        free_product(&p);
+    }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    char line[256];
     struct caloris_err err;
-    struct bench b = {.threads = argc > 1 ? atoi(argv[1]) : caloris_pool_cores(1),
-                      .machine = machine_name(line, sizeof(line))};
+    struct bench b = {.isa = "best", .only = "llada-8b"};
+    int threads = caloris_pool_cores(1), option, failed = 0;
     caloris_kernels_init();
-    if (caloris_kernels_blas_warning())
+    while (!failed && (option = getopt(argc, argv, "t:f:i:m:")) != -1) {
+        if (option == 't')
+            threads = atoi(optarg);
+        else if (option == 'f')
+            failed = caloris_format_parse(optarg, &b.format, &err) < 0;
+        else if (option == 'i')
+            failed = caloris_kernels_force(b.isa = optarg, &err) < 0;
+        else if (option == 'm')
+            b.only = optarg;
+        else
+            return 2;
+    }
+    if (!failed && caloris_kernels_blas_warning())
         fprintf(stderr, "gemm: %s\n", caloris_kernels_blas_warning());
-    b.pool = caloris_pool_new(b.threads, &err);
-    if (!b.pool) {
+    if (!failed)
+        failed = (b.pool = caloris_pool_new(threads, &err)) == NULL;
+    if (failed) {
         fprintf(stderr, "gemm: %s\n", err.text);
         return 2;
     }
-    size_t count = argc > 2 ? (size_t)argc - 2 : sizeof(default_rows) / sizeof(default_rows[0]);
-    int failed = 0;
-    printf("machine,openblas_core,threads,model,matrix,rows,out,in,gflops,bare_gflops,ratio\n");
-    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]) && !failed; s++) {
-        for (size_t r = 0; r < count && !failed; r++)
-            failed = measure(&b, s, argc > 2 ? strtoul(argv[r + 2], NULL, 10) : default_rows[r]);
-    }
+    bench_machine(b.machine);
+    int rc = run(&b, argv + optind, argc - optind);
     caloris_pool_free(b.pool);
-    return failed ? 1 : 0;
+    return rc;
 }

@@ -52,7 +52,8 @@ static void compare(const char *core)
     for (size_t i = 0; i < sizeof(cores) / sizeof(cores[0]); i++) {
         if (strcasecmp(cores[i].core, core) != 0)
             continue;
-        unsigned unused = caloris_cpu() & ~cores[i].uses;
+        const unsigned used_by_some = CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512;
+        unsigned unused = caloris_cpu() & used_by_some & ~cores[i].uses;
         const char *coretype = getenv("OPENBLAS_CORETYPE");
         if (unused == 0)
             return;

@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-static void pack_bf16(const float *x, size_t n, unsigned char *to, float *scale)
+static inline void pack_bf16(const float *x, size_t n, unsigned char *to, float *scale)
 {
     uint16_t *half = (uint16_t *)(void *)to;
     size_t all = caloris_panel_groups(CALORIS_FORMAT_BF16, n) * 2;
@@ -20,7 +20,7 @@ static void pack_bf16(const float *x, size_t n, unsigned char *to, float *scale)
 }
 
 /* q = round(127 x / max |x|), stored as q + 128. */
-static void pack_int8(const float *x, size_t n, unsigned char *to, float *scale)
+static inline void pack_int8(const float *x, size_t n, unsigned char *to, float *scale)
 {
     size_t all = caloris_panel_groups(CALORIS_FORMAT_INT8, n) * 4;
     uint32_t magnitude = caloris_largest(x, n);

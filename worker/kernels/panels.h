@@ -23,7 +23,7 @@ enum {
 };
 
 /* Rows and outputs of one tile at most, as its sums stand in scratch. */
-enum { TILE_ROWS = 256, TILE_PANELS = 4 };
+enum { TILE_ROWS = 256, TILE_PANELS = 2 };
 
 /* Groups of a row of `in` numbers; 0 when in is too large. */
 static inline size_t caloris_panel_groups(enum caloris_format format, size_t in)

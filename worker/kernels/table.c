@@ -3,7 +3,14 @@
 #include "base/err.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+enum { AVX512 = CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512 };
 
 static const struct {
     const char *name;
@@ -12,7 +19,10 @@ static const struct {
     [CALORIS_ISA_REF] = {"ref", 0},
     [CALORIS_ISA_PORTABLE] = {"portable", 0},
     [CALORIS_ISA_AVX2] = {"avx2", CALORIS_CPU_AVX2},
-    [CALORIS_ISA_AVX512] = {"avx512", CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512},
+    [CALORIS_ISA_AVX_VNNI] = {"avx-vnni", CALORIS_CPU_AVX2 | CALORIS_CPU_AVX_VNNI},
+    [CALORIS_ISA_AVX512] = {"avx512", AVX512},
+    [CALORIS_ISA_AVX512_VNNI] = {"avx512-vnni", AVX512 | CALORIS_CPU_AVX512_VNNI},
+    [CALORIS_ISA_AVX512_BF16] = {"avx512-bf16", AVX512 | CALORIS_CPU_AVX512_BF16},
 };
 
 static const struct caloris_row_kernels *const row_kernels[] = {
@@ -32,9 +42,19 @@ static const struct caloris_matrix_kernels f32_kernels[] = {
 static const struct caloris_matrix_kernels *const f32_list[] = {&f32_kernels[0], &f32_kernels[1]};
 static const struct caloris_matrix_kernels *const bf16_list[] = {
     &caloris_bf16_ref,
+#if defined(__x86_64__)
+    &caloris_bf16_avx2,
+    &caloris_bf16_avx512,
+    &caloris_bf16_avx512_bf16,
+#endif
 };
 static const struct caloris_matrix_kernels *const int8_list[] = {
     &caloris_int8_ref,
+#if defined(__x86_64__)
+    &caloris_int8_avx2,
+    &caloris_int8_avx_vnni,
+    &caloris_int8_avx512_vnni,
+#endif
 };
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
@@ -63,6 +83,15 @@ const struct caloris_matrix_kernels *caloris_matrix_kernels(enum caloris_format 
     return chosen.matrix[format];
 }
 
+#if defined(__x86_64__)
+/* AVX-VNNI (leaf 7, subleaf 1, EAX bit 4), which the compiler's list of features lacks. */
+static bool has_avx_vnni(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
+}
+#endif
+
 unsigned caloris_cpu(void)
 {
     unsigned cpu = 0;
@@ -70,9 +99,15 @@ unsigned caloris_cpu(void)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         cpu |= CALORIS_CPU_AVX2;
+    if ((cpu & CALORIS_CPU_AVX2) && has_avx_vnni())
+        cpu |= CALORIS_CPU_AVX_VNNI;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         cpu |= CALORIS_CPU_AVX512;
+    if ((cpu & CALORIS_CPU_AVX512) && __builtin_cpu_supports("avx512vnni"))
+        cpu |= CALORIS_CPU_AVX512_VNNI;
+    if ((cpu & CALORIS_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
+        cpu |= CALORIS_CPU_AVX512_BF16;
 #endif
     return cpu;
 }
@@ -126,6 +161,10 @@ int caloris_kernels_force(const char *isa, struct caloris_err *err)
         choose((enum caloris_isa)i);
         return 0;
     }
-    return caloris_err_set(err, CALORIS_USAGE,
-                           "there are no \"%.40s\" kernels: ref, portable, avx2 or avx512", isa);
+    char known[CALORIS_ISAS * 16] = "";
+    for (size_t i = 0; i < CALORIS_ISAS; i++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "", isas[i].name);
+    }
+    return caloris_err_set(err, CALORIS_USAGE, "there are no \"%.40s\" kernels: %s", isa, known);
 }

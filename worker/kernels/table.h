@@ -14,6 +14,9 @@
 enum {
     CALORIS_CPU_AVX2 = 1 << 0,   /* with FMA */
     CALORIS_CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
+    CALORIS_CPU_AVX_VNNI = 1 << 2,
+    CALORIS_CPU_AVX512_VNNI = 1 << 3,
+    CALORIS_CPU_AVX512_BF16 = 1 << 4,
 };
 
 /* Rungs of caloris_kernels_force, weakest first. */
@@ -21,7 +24,10 @@ enum caloris_isa {
     CALORIS_ISA_REF,
     CALORIS_ISA_PORTABLE, /* no more than the compiler may assume anyway */
     CALORIS_ISA_AVX2,
+    CALORIS_ISA_AVX_VNNI,
     CALORIS_ISA_AVX512,
+    CALORIS_ISA_AVX512_VNNI,
+    CALORIS_ISA_AVX512_BF16,
     CALORIS_ISAS
 };
 
@@ -88,6 +94,10 @@ extern const struct caloris_row_kernels caloris_rows_avx2, caloris_rows_avx512;
 void caloris_gemm_f32_ref(const struct caloris_gemm_tile *tile);
 void caloris_gemm_f32_blas(const struct caloris_gemm_tile *tile);
 extern const struct caloris_matrix_kernels caloris_bf16_ref, caloris_int8_ref;
+#if defined(__x86_64__)
+extern const struct caloris_matrix_kernels caloris_bf16_avx2, caloris_bf16_avx512,
+    caloris_bf16_avx512_bf16, caloris_int8_avx2, caloris_int8_avx_vnni, caloris_int8_avx512_vnni;
+#endif
 
 /* gemm_panels.c: a whole product whose rows are packed first. scratch as in kernels.h. */
 void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_kernels *kernels,

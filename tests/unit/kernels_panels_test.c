@@ -1,0 +1,524 @@
+/* Products with bf16 and int8 matrices on every instruction set, against the formats' definition. */
+#include "base/err.h"
+#include "tests/unit/kernels_support.h"
+#include "worker/kernels/kernels.h"
+#include "worker/pool/pool.h"
+
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { BF16 = CALORIS_FORMAT_BF16, INT8 = CALORIS_FORMAT_INT8 };
+
+/* ---- what goes in ------------------------------------------------------------------------------ */
+
+/* Rows of a matrix and of activations: some of each kind. */
+enum kind { RANDOM, EXTREME, TINY, HUGE_NUMBERS, DENORMAL, KINDS };
+
+static float number_of(enum kind kind, size_t row)
+{
+    float x = roll();
+    switch (kind) {
+    case RANDOM:
+        return row % 7 == 3 ? 0 : x * (row % 5 == 1 ? 1e-3f : 3);
+    case EXTREME: /* all at the largest magnitude, of one sign in every fourth row */
+        return row % 4 == 0 ? 2.5f : x < 0 ? -2.5f : 2.5f;
+    case TINY: /* on both sides of where a row counts as zero */
+        return x * (row % 2 ? 0x1p-99f : 0x1p-102f);
+    case HUGE_NUMBERS:
+        return x * (row % 2 ? FLT_MAX : 1e18f);
+    case DENORMAL:
+        return x * (row % 2 ? 1e-40f : 1e-36f);
+    case KINDS:
+        break;
+    }
+    return x;
+}
+
+static float *numbers_of(enum kind kind, size_t rows, size_t stride)
+{
+    float *x = filled(rows * stride, 0);
+    for (size_t i = 0; i < rows * stride; i++)
+        x[i] = number_of(kind, i / stride);
+    return x;
+}
+
+static void *memory_of(size_t bytes)
+{
+    void *memory = aligned_alloc(64, (bytes + 64) / 64 * 64);
+    assert_non_null(memory);
+    memset(memory, 0xa5, bytes); /* whoever relies on zeros shall see */
+    return memory;
+}
+
+/* Filled in two parts, the last first. */
+static struct caloris_matrix made(enum caloris_format format, size_t out, size_t in,
+                                  const float *numbers)
+{
+    struct caloris_matrix matrix;
+    caloris_matrix_place(&matrix, format, out, in,
+                         memory_of(caloris_matrix_bytes(format, out, in)));
+    for (size_t o = 0; o < out && matrix.scale; o++) {
+        float absmax = 0;
+        caloris_matrix_absmax(numbers + o * in, CALORIS_DTYPE_F32, 1, in / 3, &absmax);
+        caloris_matrix_absmax(numbers + o * in + in / 3, CALORIS_DTYPE_F32, 1, in - in / 3,
+                              &absmax);
+        matrix.scale[o] = caloris_matrix_scale(absmax);
+    }
+    size_t first = out / 3;
+    caloris_matrix_fill(&matrix, first, out - first, numbers + first * in, CALORIS_DTYPE_F32);
+    caloris_matrix_fill(&matrix, 0, first, numbers, CALORIS_DTYPE_F32);
+    return matrix;
+}
+
+static void multiply(const struct caloris_matrix *matrix, const float *x, size_t x_stride,
+                     size_t rows, float *y, size_t y_stride, float beta)
+{
+    size_t bytes =
+        caloris_gemm_scratch_bytes(matrix->format, rows, matrix->in, caloris_pool_threads(pool));
+    void *scratch = memory_of(bytes);
+    caloris_gemm(pool, matrix, x, x_stride, rows, y, y_stride, beta, scratch);
+    free(scratch);
+}
+
+/* ---- what should come out ------------------------------------------------------------------------ */
+
+/* The numbers of a row in ±127 and what they are multiples of. */
+static float quantised(const float *x, size_t n, int8_t *q)
+{
+    float most = 0;
+    bool finite = true;
+    for (size_t i = 0; i < n; i++) {
+        most = fmaxf(most, fabsf(x[i]));
+        finite = finite && isfinite(x[i]);
+    }
+    bool usable = finite && most >= 0x1p-100f;
+    for (size_t i = 0; i < n; i++)
+        q[i] = usable ? (int8_t)lrintf(x[i] * (127 / most)) : 0;
+    return usable ? most / 127 : finite ? 0 : NAN;
+}
+
+static void quantised_weights(const float *w, size_t n, float scale, int8_t *q)
+{
+    for (size_t i = 0; i < n; i++) {
+        float ratio = scale >= 0x1p-100f && isfinite(scale) ? w[i] / scale : 0;
+        q[i] = (int8_t)lrintf(fminf(fmaxf(ratio, -127), 127));
+    }
+}
+
+/* Exactly this, in every instruction set. */
+static float int8_product(const float *x, const float *w, size_t in, float w_scale)
+{
+    int8_t *qx = malloc(in + 1), *qw = malloc(in + 1);
+    assert_true(qx && qw);
+    float x_scale = quantised(x, in, qx);
+    quantised_weights(w, in, w_scale, qw);
+    int64_t sum = 0;
+    for (size_t i = 0; i < in; i++)
+        sum += qx[i] * qw[i];
+    free(qx);
+    free(qw);
+    return (float)sum * x_scale * w_scale;
+}
+
+/* The nearest number with 8 bits of mantissa, ties to the even one. */
+static double as_bf16(float x)
+{
+    int exponent;
+    frexp((double)x, &exponent);
+    double unit = ldexp(1, (exponent < -125 ? -125 : exponent) - 8);
+    double rounded = rint((double)x / unit) * unit;
+    return fabs(rounded) > ldexp(255, 120) ? copysign((double)INFINITY, rounded) : rounded;
+}
+
+/* Below this, instruction sets may take numbers for zero (vdpbf16ps does). */
+static double flushed(double x)
+{
+    return fabs(x) < (double)FLT_MIN ? 0 : x;
+}
+
+/* ---- products ------------------------------------------------------------------------------------ */
+
+static const struct {
+    size_t rows, out, in;
+} products[] = {{1, 1, 1},     {0, 5, 5},      {5, 0, 5},     {5, 5, 0},     {1, 7, 3},
+                {3, 1, 129},   {17, 33, 5},    {33, 17, 31},  {4, 16, 64},   {5, 32, 128},
+                {14, 48, 300}, {25, 100, 300}, {64, 96, 512}, {70, 301, 65}, {300, 3, 200},
+                {2, 1000, 16}, {30, 257, 33},  {1, 40, 4097}, {29, 31, 520}, {15, 64, 1030},
+                {7, 15, 2047}, {13, 130, 1024}};
+enum { PRODUCTS = sizeof(products) / sizeof(products[0]) };
+
+static void same_float(const char *what, const char *isa, size_t at, float found, float wanted)
+{
+    if (isnan(found) && isnan(wanted))
+        return;
+    if (memcmp(&found, &wanted, sizeof(found)) != 0)
+        fail_msg("%s, %s kernels, number %zu: %a, not %a", what, isa, at, (double)found,
+                 (double)wanted);
+}
+
+static void check_int8_product(const char *isa, size_t c, enum kind kind, float beta)
+{
+    const size_t rows = products[c].rows, out = products[c].out, in = products[c].in;
+    const size_t x_stride = in + 3, y_stride = out + 5;
+    float *w = numbers_of(kind == TINY ? EXTREME : kind, out, in);
+    float *x = numbers_of(kind, rows, x_stride);
+    float *y = beta == 0 ? filled(rows * y_stride, NAN) : rolled(rows * y_stride, 1);
+    float *before = filled(rows * y_stride, 0);
+    memcpy(before, y, rows * y_stride * sizeof(float));
+    struct caloris_matrix matrix = made(CALORIS_FORMAT_INT8, out, in, w);
+    multiply(&matrix, x, x_stride, rows, y, y_stride, beta);
+    for (size_t i = 0; i < rows * y_stride; i++) {
+        size_t r = i / y_stride, o = i % y_stride;
+        float wanted = before[i];
+        if (o < out) {
+            wanted = int8_product(x + r * x_stride, w + o * in, in, matrix.scale[o]);
+            if (beta != 0)
+                wanted += before[i];
+        }
+        same_float("int8 product", isa, i, y[i], wanted);
+    }
+    free(matrix.data);
+    free(w);
+    free(x);
+    free(y);
+    free(before);
+}
+
+static void check_int8(const char *isa)
+{
+    for (size_t c = 0; c < PRODUCTS; c++) {
+        check_int8_product(isa, c, RANDOM, 0);
+        check_int8_product(isa, c, RANDOM, 1);
+        for (int kind = EXTREME; kind < KINDS && products[c].rows * products[c].out < 4000; kind++)
+            check_int8_product(isa, c, (enum kind)kind, 0);
+    }
+}
+
+static void int8_products_are_exact(void **state)
+{
+    (void)state;
+    on_every_isa(check_int8);
+}
+
+/* The largest sum that there is, of either sign. */
+static void check_deepest(const char *isa)
+{
+    enum { ROWS = 3, OUT = 17, IN = CALORIS_INT8_DEPTH };
+    float *w = filled((size_t)OUT * IN, 1), *x = filled((size_t)ROWS * IN, 127);
+    float *y = filled(ROWS * OUT, 0);
+    for (size_t i = 0; i < IN; i++)
+        x[IN + i] = -127;
+    struct caloris_matrix matrix = made(CALORIS_FORMAT_INT8, OUT, IN, w);
+    for (size_t o = 0; o < OUT; o++)
+        matrix.scale[o] = 1;
+    multiply(&matrix, x, IN, ROWS, y, OUT, 0);
+    for (size_t i = 0; i < ROWS * OUT; i++)
+        same_float("deepest", isa, i, y[i], (i / OUT == 1 ? -127.0f : 127.0f) * 127 * IN);
+    free(matrix.data);
+    free(w);
+    free(x);
+    free(y);
+}
+
+static void the_largest_sums_fit(void **state)
+{
+    (void)state;
+    on_every_isa(check_deepest);
+}
+
+static void check_bf16_product(const char *isa, size_t c, enum kind kind, float beta)
+{
+    const size_t rows = products[c].rows, out = products[c].out, in = products[c].in;
+    const size_t x_stride = in + 3, y_stride = out + 5;
+    float *w = numbers_of(kind == TINY ? EXTREME : kind == HUGE_NUMBERS ? TINY : kind, out, in);
+    float *x = numbers_of(kind, rows, x_stride);
+    float *y = beta == 0 ? filled(rows * y_stride, NAN) : rolled(rows * y_stride, 1);
+    float *before = filled(rows * y_stride, 0);
+    memcpy(before, y, rows * y_stride * sizeof(float));
+    struct caloris_matrix matrix = made(CALORIS_FORMAT_BF16, out, in, w);
+    multiply(&matrix, x, x_stride, rows, y, y_stride, beta);
+    for (size_t i = 0; i < rows * y_stride; i++) {
+        size_t r = i / y_stride, o = i % y_stride;
+        if (o >= out) {
+            assert_memory_equal(&y[i], &before[i], sizeof(float));
+            continue;
+        }
+        double wanted = beta == 0 ? 0 : (double)before[i], size = fabs(wanted), lost = 0;
+        for (size_t k = 0; k < in; k++) {
+            double left = as_bf16(x[r * x_stride + k]), right = as_bf16(w[o * in + k]);
+            double term = left * right;
+            wanted += term;
+            size += fabs(term);
+            /* what taking small numbers for zero loses, and a sum on the way that is small */
+            lost += fabs(term - flushed(left) * flushed(right)) + (double)FLT_MIN;
+        }
+        /* each of in additions, in any order, rounds a sum that is at most size */
+        check_near("bf16 product", isa, i, (double)y[i], wanted,
+                   size * FLT_EPSILON * (2 + sqrt((double)in)) + lost);
+    }
+    free(matrix.data);
+    free(w);
+    free(x);
+    free(y);
+    free(before);
+}
+
+static void check_bf16(const char *isa)
+{
+    for (size_t c = 0; c < PRODUCTS; c++) {
+        check_bf16_product(isa, c, RANDOM, 0);
+        check_bf16_product(isa, c, RANDOM, 1);
+        for (int kind = EXTREME; kind < KINDS && products[c].rows * products[c].out < 4000; kind++)
+            check_bf16_product(isa, c, (enum kind)kind, 0);
+    }
+}
+
+static void bf16_products_are_right(void **state)
+{
+    (void)state;
+    on_every_isa(check_bf16);
+}
+
+/* Sums of bf16 products have the same bits as the reference's wherever nothing is subnormal. */
+static float *bits_of_reference;
+
+static void check_same_bits(const char *isa)
+{
+    enum { ROWS = 19, OUT = 53, IN = 1111 };
+    float *w = rolled((size_t)OUT * IN, 1), *x = rolled((size_t)ROWS * IN, 1);
+    float *y = filled(ROWS * OUT, 0);
+    struct caloris_matrix matrix = made(CALORIS_FORMAT_BF16, OUT, IN, w);
+    multiply(&matrix, x, IN, ROWS, y, OUT, 0);
+    if (!bits_of_reference) {
+        assert_string_equal(isa, "ref");
+        bits_of_reference = y;
+        y = NULL;
+    }
+    for (size_t i = 0; y && i < ROWS * OUT; i++)
+        same_float("bf16 against the reference", isa, i, y[i], bits_of_reference[i]);
+    free(matrix.data);
+    free(w);
+    free(x);
+    free(y);
+}
+
+static void bf16_sums_are_ordered(void **state)
+{
+    (void)state;
+    on_every_isa(check_same_bits);
+    free(bits_of_reference);
+    bits_of_reference = NULL;
+}
+
+/* ---- rows ---------------------------------------------------------------------------------------- */
+
+static void check_special(const char *isa)
+{
+    enum { OUT = 70, IN = 150 };
+    static const size_t row_counts[] = {1, 5, 40};
+    static const float special[] = {NAN, INFINITY, -INFINITY};
+    for (size_t c = 0; c < 18; c++) {
+        enum caloris_format format = c < 9 ? CALORIS_FORMAT_INT8 : CALORIS_FORMAT_BF16;
+        size_t rows = row_counts[c / 3 % 3], hit = rows / 2;
+        float *w = filled(OUT * IN, 1), *x = rolled(rows * IN, 1), *y = filled(rows * OUT, 0);
+        struct caloris_matrix matrix = made(format, OUT, IN, w);
+        x[hit * IN + 77] = special[c % 3];
+        float wanted = format == CALORIS_FORMAT_INT8 ? NAN : special[c % 3];
+        multiply(&matrix, x, IN, rows, y, OUT, 0);
+        for (size_t i = 0; i < rows * OUT; i++) {
+            if (i / OUT == hit)
+                check_near("special", isa, i, (double)y[i], (double)wanted, 0);
+            else
+                assert_true(isfinite(y[i]));
+        }
+        free(matrix.data);
+        free(w);
+        free(x);
+        free(y);
+    }
+}
+
+static void what_is_no_number_stays_in_its_row(void **state)
+{
+    (void)state;
+    on_every_isa(check_special);
+}
+
+/* The bits of each row alone, in the company of some and of many. */
+static void check_company(const char *isa)
+{
+    enum { ROWS = 301, OUT = 83, IN = 555 };
+    static const size_t counts[] = {2, 13, 14, 15, 33, 64, 257, ROWS};
+    float *w = rolled(OUT * IN, 1), *x = rolled(ROWS * IN, 1);
+    float *together = filled(ROWS * OUT, 0), *alone = filled(ROWS * OUT, 0);
+    for (int format = BF16; format <= INT8; format++) {
+        struct caloris_matrix matrix = made((enum caloris_format)format, OUT, IN, w);
+        for (size_t r = 0; r < ROWS; r++)
+            multiply(&matrix, x + r * IN, IN, 1, alone + r * OUT, OUT, 0);
+        for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++) {
+            size_t first = ROWS - counts[c];
+            multiply(&matrix, x + first * IN, IN, counts[c], together, OUT, 0);
+            if (memcmp(together, alone + first * OUT, counts[c] * OUT * sizeof(float)) != 0)
+                fail_msg("%s kernels: among %zu rows, one differs from itself alone", isa,
+                         counts[c]);
+        }
+        free(matrix.data);
+    }
+    free(w);
+    free(x);
+    free(together);
+    free(alone);
+}
+
+static void rows_do_not_depend_on_their_company(void **state)
+{
+    (void)state;
+    on_every_isa(check_company);
+}
+
+/* ---- matrices ------------------------------------------------------------------------------------ */
+
+static void check_views(const char *isa)
+{
+    enum { ROWS = 9, OUT = 115, IN = 77 };
+    static const struct {
+        size_t first, n;
+    } views[] = {{0, 115}, {0, 16}, {16, 7}, {32, 83}, {112, 3}, {48, 0}};
+    float *w = rolled(OUT * IN, 1), *x = rolled(ROWS * IN, 1);
+    float *whole = filled(ROWS * OUT, 0);
+    for (int format = 0; format < CALORIS_FORMATS; format++) {
+        struct caloris_matrix matrix = made((enum caloris_format)format, OUT, IN, w);
+        multiply(&matrix, x, IN, ROWS, whole, OUT, 0);
+        for (size_t v = 0; v < sizeof(views) / sizeof(views[0]); v++) {
+            float *part = filled(ROWS * OUT, 5);
+            struct caloris_matrix view = caloris_matrix_rows(&matrix, views[v].first, views[v].n);
+            assert_int_equal(view.out, views[v].n);
+            multiply(&view, x, IN, ROWS, part, OUT, 0);
+            for (size_t i = 0; i < ROWS * OUT; i++) {
+                size_t o = i % OUT;
+                float wanted = o < views[v].n ? whole[i + views[v].first] : 5;
+                if (format == CALORIS_FORMAT_FP32) /* sums may be taken in another order */
+                    check_near("view", isa, i, (double)part[i], (double)wanted, 1e-4);
+                else
+                    same_float("view", isa, i, part[i], wanted);
+            }
+            free(part);
+        }
+        free(matrix.data);
+    }
+    free(w);
+    free(x);
+    free(whole);
+}
+
+static void views_are_rows_of_the_matrix(void **state)
+{
+    (void)state;
+    on_every_isa(check_views);
+}
+
+/* A matrix does not care what numbers its file had, nor in what pieces they came. */
+static void files_of_any_dtype_fill(void **state)
+{
+    (void)state;
+    enum { OUT = 37, IN = 1300 };
+    static uint16_t halves[OUT * IN];
+    static float numbers[OUT * IN];
+    for (size_t i = 0; i < OUT * IN; i++)
+        halves[i] = (uint16_t)(0x3c00 + i * 7919 % 500 + (i % 3 ? 0x8000 : 0));
+    for (int dtype = CALORIS_DTYPE_BF16; dtype <= CALORIS_DTYPE_F16; dtype++) {
+        caloris_convert_to_f32((enum caloris_dtype)dtype, halves, numbers, OUT * IN);
+        for (int format = BF16; format <= INT8; format++) {
+            struct caloris_matrix one = made((enum caloris_format)format, OUT, IN, numbers), two;
+            size_t bytes = caloris_matrix_bytes(one.format, OUT, IN);
+            caloris_matrix_place(&two, one.format, OUT, IN, memory_of(bytes));
+            for (size_t o = 0; o < OUT && two.scale; o++)
+                two.scale[o] = one.scale[o];
+            for (size_t o = OUT; o-- > 0;)
+                caloris_matrix_fill(&two, o, 1, halves + o * IN, (enum caloris_dtype)dtype);
+            size_t data = one.scale ? (size_t)((char *)one.scale - (char *)one.data) : bytes;
+            assert_memory_equal(one.data, two.data, data);
+            free(one.data);
+            free(two.data);
+        }
+    }
+}
+
+static void largest_magnitudes(void **state)
+{
+    (void)state;
+    const float rows[] = {1, -3, 2, -0.0f, 0, 0, NAN, 5, 6, 1, -INFINITY, 7};
+    float found[4] = {0, 0, 1, 0};
+    caloris_matrix_absmax(rows, CALORIS_DTYPE_F32, 4, 3, found);
+    assert_true(found[0] == 3 && found[1] == 0 && isnan(found[2]) && found[3] == INFINITY);
+    caloris_matrix_absmax(rows, CALORIS_DTYPE_F32, 4, 2,
+                          found); /* {1 -3} {2 0} {0 0} {NaN 5} too */
+    assert_true(found[0] == 3 && found[1] == 2 && isnan(found[2]) && isnan(found[3]));
+    assert_true(caloris_matrix_scale(127) == 1 && caloris_matrix_scale(0) == 1);
+    assert_true(isnan(caloris_matrix_scale(NAN)));
+}
+
+static void sizes_and_names(void **state)
+{
+    (void)state;
+    static const struct {
+        enum caloris_format format;
+        size_t out, in, bytes;
+    } cases[] = {
+        {CALORIS_FORMAT_BF16, 0, 0, 0},
+        {CALORIS_FORMAT_BF16, 1, 1, 17 * 64},
+        {CALORIS_FORMAT_BF16, 17, 33, 2 * 33 * 64},
+        {CALORIS_FORMAT_INT8, 1, 0, 64 + 64},
+        {CALORIS_FORMAT_INT8, 1, 64, 17 * 64 + 64},
+        {CALORIS_FORMAT_INT8, 16, 65, 33 * 64 + 64},
+        {CALORIS_FORMAT_INT8, 4096, 4096, 4096 * 4096 + 256 * 128},
+        {CALORIS_FORMAT_INT8, 1, (1 << 17) + 1, SIZE_MAX},
+        {CALORIS_FORMAT_BF16, 16, SIZE_MAX, SIZE_MAX},
+        {CALORIS_FORMAT_BF16, SIZE_MAX, 16, SIZE_MAX},
+        {CALORIS_FORMAT_INT8, SIZE_MAX / 64, 4096, SIZE_MAX},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_true(caloris_matrix_bytes(cases[i].format, cases[i].out, cases[i].in) ==
+                    cases[i].bytes);
+    assert_int_equal(caloris_gemm_scratch_bytes(CALORIS_FORMAT_FP32, 1000, 1000, 4), 0);
+    assert_true(caloris_gemm_scratch_bytes(CALORIS_FORMAT_INT8, SIZE_MAX / 2, 64, 1) == SIZE_MAX);
+    assert_true(caloris_gemm_scratch_bytes(CALORIS_FORMAT_BF16, 1 << 30, SIZE_MAX / 9, 1) ==
+                SIZE_MAX);
+    for (int i = 0; i < CALORIS_FORMATS; i++) {
+        enum caloris_format format;
+        const char *name = caloris_format_name((enum caloris_format)i);
+        assert_int_equal(caloris_format_parse(name, &format, NULL), 0);
+        assert_int_equal(format, i);
+    }
+    struct caloris_err err;
+    enum caloris_format format;
+    assert_int_equal(caloris_format_parse("fp8", &format, &err), -1);
+    assert_non_null(strstr(err.text, "\"fp8\""));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(int8_products_are_exact),
+        cmocka_unit_test(the_largest_sums_fit),
+        cmocka_unit_test(bf16_products_are_right),
+        cmocka_unit_test(bf16_sums_are_ordered),
+        cmocka_unit_test(what_is_no_number_stays_in_its_row),
+        cmocka_unit_test(rows_do_not_depend_on_their_company),
+        cmocka_unit_test(views_are_rows_of_the_matrix),
+        cmocka_unit_test(files_of_any_dtype_fill),
+        cmocka_unit_test(largest_magnitudes),
+        cmocka_unit_test(sizes_and_names),
+    };
+    return cmocka_run_group_tests(tests, start_pool, stop_pool);
+}
