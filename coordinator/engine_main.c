@@ -176,10 +176,14 @@ static bool first_process(void)
     return true;
 }
 
+/* No world yet: each process finds the same fault by itself. A launcher kills the others when one
+ * has left, so the one that speaks goes first. */
 static int complain(const struct caloris_err *err)
 {
     if (first_process())
         fprintf(stderr, "caloris-engine: %s\n", err->text);
+    else
+        usleep(200000);
     return caloris_exit_server(err->code);
 }
 
@@ -213,6 +217,14 @@ static void announce_plan(const struct caloris_engine_facts *facts)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->blas_warning);
 }
 
+static bool told; /* why the run failed */
+
+static void tell_failure(const struct caloris_err *err)
+{
+    told = true;
+    fprintf(stderr, "caloris-engine: %s\n", err->text);
+}
+
 struct work {
     const struct values *values;
     struct caloris_offline offline;
@@ -221,22 +233,6 @@ struct work {
     struct caloris_doctor doctor;
     enum verb verb;
 };
-
-static int body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
-{
-    struct work *work = arg;
-    const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
-    if (work->verb == VERB_DOCTOR)
-        return caloris_doctor_body(engine, &work->doctor, err);
-    caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
-    if (facts->core_warning)
-        caloris_log(CALORIS_LOG_WARN, "%s", facts->core_warning);
-    if (work->values->gateway)
-        return caloris_serve_body(engine, &work->serve, err);
-    if (work->values->logits)
-        return caloris_logits_body(engine, &work->logits, err);
-    return caloris_offline_body(engine, &work->offline, err);
-}
 
 static void sum_up(const struct work *work, bool well)
 {
@@ -252,6 +248,23 @@ static void sum_up(const struct work *work, bool well)
     if (work->values->logits && well)
         fprintf(stderr, "%" PRIu64 " inputs, %" PRIu64 " rows of logits\n", work->logits.inputs,
                 work->logits.rows);
+}
+
+static int body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    struct work *work = arg;
+    const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
+    if (work->verb == VERB_DOCTOR)
+        return caloris_doctor_body(engine, &work->doctor, err);
+    caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
+    if (facts->core_warning)
+        caloris_log(CALORIS_LOG_WARN, "%s", facts->core_warning);
+    if (work->values->gateway)
+        return caloris_serve_body(engine, &work->serve, err);
+    int rc = work->values->logits ? caloris_logits_body(engine, &work->logits, err)
+                                  : caloris_offline_body(engine, &work->offline, err);
+    sum_up(work, rc == 0);
+    return rc;
 }
 
 static int check_usage(const struct values *v, enum verb verb, struct caloris_err *err)
@@ -300,6 +313,7 @@ static int run(const struct values *v, enum verb verb)
         .max_step_rows = (size_t)v->max_step_rows,
         .kv_tokens = (size_t)v->kv_tokens,
         .planned = verb == VERB_RUN ? announce_plan : NULL,
+        .failed = tell_failure,
     };
     if (verb == VERB_PLAN)
         return caloris_plan_print(&engine, v->json, stdout, &err) < 0 ? complain(&err) : 0;
@@ -322,10 +336,8 @@ static int run(const struct values *v, enum verb verb)
     };
     bool report = true;
     int rc = caloris_engine_run(&engine, body, &work, &report, &err);
-    if (report)
-        sum_up(&work, rc == 0);
-    if (rc < 0 && report)
-        fprintf(stderr, "caloris-engine: %s\n", err.text);
+    if (rc < 0 && report && !told)
+        tell_failure(&err);
     return rc < 0 ? caloris_exit_server(err.code) : work.doctor.errors ? 1 : 0;
 }
 

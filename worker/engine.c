@@ -494,6 +494,7 @@ struct run {
 static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *err)
 {
     const struct run *run = arg;
+    const struct caloris_engine_options *options = run->options;
     struct caloris_err mine = {0};
     struct caloris_engine *engine = calloc(1, sizeof(*engine));
     if (!engine)
@@ -502,7 +503,7 @@ static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *er
         free(engine);
         return -1;
     }
-    engine->options = *run->options;
+    engine->options = *options;
     engine->comm = comm;
     engine->rank = caloris_comm_rank(comm);
     engine->ranks = caloris_comm_size(comm);
@@ -511,6 +512,9 @@ static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *er
         rc = engine->rank == 0 ? lead(engine, run->body, run->arg, err) : serve(engine, err);
     const bool lost = engine->lost;
     close_engine(engine);
+    if (rc < 0 && err && options->failed && caloris_comm_rank(comm) == 0 &&
+        options->transport == CALORIS_TRANSPORT_MPI)
+        options->failed(err);
     if (lost)
         caloris_comm_abort(comm, caloris_exit_server(CALORIS_PEER_LOST));
     return rc;

@@ -34,6 +34,9 @@ struct caloris_engine_options {
     const char *synthetic;
     /* Rank 0, when the split and the bytes are known and before anything is loaded; may be NULL. */
     void (*planned)(const struct caloris_engine_facts *facts);
+    /* MPI, rank 0: what the run failed of, while all ranks are still there. A launcher ends the world
+     * as soon as the first rank has left, so that a line printed later may be lost. May be NULL. */
+    void (*failed)(const struct caloris_err *err);
 };
 
 /* What a caller may know of the model. */

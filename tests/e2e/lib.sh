@@ -26,13 +26,12 @@ export PATH=$BIN:$PATH
 
 leftovers()
 {
-    local environ pid
-    for environ in /proc/[0-9]*/environ; do
+    local all=(/proc/[0-9]*/environ) environ pid
+    while read -r environ; do
         pid=${environ//[!0-9]/}
-        if [ "$pid" != $$ ] && grep -qzsxF "CALORIS_TEST_MARK=$CALORIS_TEST_MARK" "$environ"; then
-            printf '%s %s\n' "$pid" "$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline")"
-        fi
-    done
+        [ "$pid" != $$ ] || continue
+        printf '%s %s\n' "$pid" "$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline")"
+    done < <(grep -lzsxF "CALORIS_TEST_MARK=$CALORIS_TEST_MARK" "${all[@]}")
 }
 
 _lib_cleanup()
