@@ -55,7 +55,8 @@ function(caloris_program name)
   install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endfunction()
 
-# What every test sees: where the sources and the programs are, and that one core per rank is enough.
+# What every test sees: where the sources and the programs are, and that one core per rank is enough
+# (OMPI_MCA_…: Open MPI 4; PRTE_MCA_…: the launcher of Open MPI 5).
 set(CALORIS_TEST_ENVIRONMENT
   "CALORIS_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
   "CALORIS_BIN_DIR=${CMAKE_BINARY_DIR}/bin"
@@ -65,6 +66,8 @@ set(CALORIS_TEST_ENVIRONMENT
   "OMPI_MCA_mpi_yield_when_idle=1"
   "OMPI_MCA_rmaps_base_oversubscribe=1"
   "OMPI_MCA_hwloc_base_binding_policy=none"
+  "PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe"
+  "PRTE_MCA_hwloc_default_binding_policy=none"
   "ASAN_OPTIONS=detect_leaks=1:suppressions=${PROJECT_SOURCE_DIR}/tests/tools/asan.supp"
   "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tools/lsan.supp:print_suppressions=0"
   "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tools/tsan.supp:halt_on_error=1"
@@ -81,6 +84,12 @@ function(_caloris_test_properties name)
   set_tests_properties(${name} PROPERTIES
     LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS}
     ENVIRONMENT "${CALORIS_TEST_ENVIRONMENT}" SKIP_RETURN_CODE 77)
+  # The scripts call mpirun: that of the MPI built against, not whichever comes first.
+  if(MPIEXEC_EXECUTABLE)
+    cmake_path(GET MPIEXEC_EXECUTABLE PARENT_PATH mpi_bin)
+    set_tests_properties(${name} PROPERTIES
+      ENVIRONMENT_MODIFICATION "PATH=path_list_prepend:${mpi_bin}")
+  endif()
 endfunction()
 
 function(caloris_test name)

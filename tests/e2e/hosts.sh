@@ -124,9 +124,12 @@ hosts_mpirun()
         host=$(basename "$pidfile" .pid)
         list+="${list:+,}$host:$HOSTS_SLOTS"
     done
-    hosts_run n1 mpirun --allow-run-as-root --host "$list" --wdir "$PWD" \
-        --mca plm rsh --mca plm_rsh_agent "$_hosts_dir/agent" \
-        --mca oob_tcp_if_include 10.77.0.0/24 --mca btl_tcp_if_include 10.77.0.0/24 "$@"
+    # Open MPI 4 starts its daemons by plm/rsh and OMPI_MCA_oob_…, Open MPI 5 by the names of PRTE.
+    OMPI_MCA_plm=rsh OMPI_MCA_plm_rsh_agent=$_hosts_dir/agent \
+        OMPI_MCA_oob_tcp_if_include=10.77.0.0/24 OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 \
+        PRTE_MCA_plm=ssh PRTE_MCA_plm_ssh_agent=$_hosts_dir/agent \
+        PRTE_MCA_prte_if_include=10.77.0.0/24 PRTE_MCA_rmaps_default_mapping_policy=slot \
+        hosts_run n1 mpirun --allow-run-as-root --host "$list" --wdir "$PWD" "$@"
 }
 
 hosts_down()

@@ -44,7 +44,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=5
+KillWait=2
 NodeName=n[1-3] NodeAddr=10.77.0.[11-13] CPUs=2 RealMemory=500
 PartitionName=main Nodes=ALL Default=YES State=UP MaxTime=60
 CONF

@@ -27,16 +27,18 @@ child()
         [ "$parent" = "$1" ] && [ "$name" = "($2)" ] && echo "$pid"
     done
 }
+# launcher PID: mpirun, which is called prterun from Open MPI 5 on.
+launcher() { child "$1" mpirun; child "$1" prterun; }
 # Nothing that up started still runs.
 gone()
 {
     local left
     left=$(leftovers)
     case $left in
-    *caloris-gateway* | *caloris-engine* | *mpirun*) fail "left behind: $left" ;;
+    *caloris-gateway* | *caloris-engine* | *mpirun* | *prterun*) fail "left behind: $left" ;;
     esac
 }
-export -f prompt recorded child
+export -f prompt recorded child launcher
 
 [ -n "$(recorded 0)" ] || fail "reference.json has no such run"
 
@@ -80,15 +82,15 @@ running() { caloris cluster --json -q | grep -qE '^\{"groups":\[\{[^}]*"running"
 for i in $(seq 100); do running && break; sleep 0.05; done
 killed "$(child "$PPID" caloris-gateway)" gateway
 sleep 0.5
-world=$(child "$PPID" mpirun)
+world=$(launcher "$PPID")
 for i in $(seq 100); do running && break; sleep 0.05; done
 killed "$(child "$world" caloris-engine | head -n 1)" rank
 for i in $(seq 200); do
-    next=$(child "$PPID" mpirun)
+    next=$(launcher "$PPID")
     [ -n "$next" ] && [ "$next" != "$world" ] && running && break
     sleep 0.05
 done
-killed "$(child "$PPID" mpirun)" mpirun
+killed "$(launcher "$PPID")" mpirun
 wait "$waiter" || { echo "wait: exit code $?"; caloris list -a; exit 1; }
 for i in 0 1 2 3 4 5 6 7; do
     caloris results --json "${jobs[$i]}" | grep -qF "$(recorded $i)" || { echo "job ${jobs[$i]}: other ids"; exit 1; }
