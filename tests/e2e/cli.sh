@@ -22,7 +22,7 @@ expect()
 stdout_is() { [ "$(cat "$WORK/out")" = "$1" ] || fail "stdout is \"$(cat "$WORK/out")\", not \"$1\""; }
 stdout_like() { grep -qE -- "$1" "$WORK/out" || fail "stdout is \"$(cat "$WORK/out")\", nothing like $1"; }
 
-VERBS="up run submit watch wait list show results cancel cluster"
+VERBS="up run submit watch wait list show results cancel cluster presets"
 for verb in $VERBS plan doctor; do
     expect 0 "Usage:" caloris "$verb" --help
     [ -s "$WORK/err" ] && fail "$verb --help writes to stderr"
@@ -32,11 +32,17 @@ for verb in $VERBS; do
     expect 2 "nonsense" caloris "$verb" --nonsense
     stdout_is ""
 done
-for field in gen_length block_length order commit steps threshold factor quota temperature cfg_scale seed \
+for field in preset gen_length block_length order commit steps threshold factor gamma early_commit quota cache refresh temperature cfg_scale seed \
     early_stop eos_id eot_id mask_id logits_eos_inf confidence_eos_eot_inf hole chat_template id; do
     expect 0 "--${field//_/-} " caloris run --help
     expect 0 "--${field//_/-} " caloris submit --help
 done
+
+# Presets.
+expect 0 "the default" caloris presets
+stdout_like '^balanced '
+expect 0 "" caloris presets --json
+stdout_like '"exact":\{.*"cache":"none"'
 
 # Usage.
 expect 2 "no verb dance" caloris dance
@@ -115,8 +121,8 @@ stdout_like '"queued":2,"running":0,"finished":3'
 
 # Ctrl-C while waiting: 130; the job of run is cancelled, that of wait is not.
 # (Jobs in the background of a script ignore SIGINT; a subshell of env -S does not bring it back, timeout does.)
-expect 130 "" timeout --preserve-status -s INT 1 caloris wait 4
-expect 130 "job 6 is cancelled" timeout --preserve-status -s INT 1 caloris run "never mind"
+expect 130 "" timeout --preserve-status -s INT 3 caloris wait 4
+expect 130 "job 6 is cancelled" timeout --preserve-status -s INT 3 caloris run "never mind"
 expect 0 "queued" caloris show 4
 expect 0 "cancelled" caloris show 6
 
