@@ -3,6 +3,7 @@
 #include "base/conf.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/time.h"
 #include "coordinator/link/link.h"
 #include "coordinator/plan/plan.h"
 #include "worker/engine.h"
@@ -15,12 +16,15 @@
 #include <string.h>
 #include <unistd.h>
 
+/* mpirun ends all ranks once one has left with an error: rank 0 gets time to say why. */
+enum { LAST_WORDS_MS = 200 };
+
 enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR };
 
 struct values {
     char *model, *gateway, *jobs, *out, *logits, *name;
-    bool resume, json;
-    int64_t comm, log_level;
+    bool resume, json, profile;
+    int64_t comm, log_level, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens;
     uint64_t redial_ms;
 };
@@ -133,6 +137,18 @@ static const struct caloris_option options[] = {
      .max = 1 << 30,
      .argument = "TOKENS",
      .help = "positions whose keys and values are kept for requests with a cache; 0: chosen"},
+    {.name = "weights",
+     .type = CALORIS_OPTION_CHOICE,
+     .offset = AT(weights),
+     .choices = "fp32|bf16|int8",
+     .default_text = "fp32",
+     .argument = "FORMAT",
+     .help = "how matrices stand in memory, whatever the files hold (fp32 is the reference)"},
+    {.name = "profile",
+     .type = CALORIS_OPTION_FLAG,
+     .offset = AT(profile),
+     .help = "measure the phases of steps on every rank; printed to stderr at the end",
+     .flag_only = true},
     {.name = "log-level",
      .type = CALORIS_OPTION_CHOICE,
      .offset = AT(log_level),
@@ -154,7 +170,7 @@ static const struct caloris_program program = {
              "mpirun -n N caloris-engine [--model DIR] --jobs IN.jsonl --out OUT.jsonl [--resume]\n"
              "mpirun -n N caloris-engine [--model DIR] --logits IN.jsonl --out OUT.f32\n"
              "caloris-engine --comm threads --ranks N …\n"
-             "caloris-engine plan [--model DIR] --ranks N [--json]\n"
+             "caloris-engine plan [--model DIR] --ranks N [--weights FORMAT] [--json]\n"
              "caloris-engine doctor [--model DIR] [--json]",
     .about = "Computes denoising steps of a masked-diffusion language model in tensor parallel "
              "over any number of ranks: "
@@ -183,7 +199,7 @@ static int complain(const struct caloris_err *err)
     if (first_process())
         fprintf(stderr, "caloris-engine: %s\n", err->text);
     else
-        usleep(200000);
+        caloris_time_sleep_ms(LAST_WORDS_MS);
     return caloris_exit_server(err->code);
 }
 
@@ -259,11 +275,13 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
     if (facts->core_warning)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->core_warning);
-    if (work->values->gateway)
-        return caloris_serve_body(engine, &work->serve, err);
-    int rc = work->values->logits ? caloris_logits_body(engine, &work->logits, err)
-                                  : caloris_offline_body(engine, &work->offline, err);
+    int rc = work->values->gateway  ? caloris_serve_body(engine, &work->serve, err)
+             : work->values->logits ? caloris_logits_body(engine, &work->logits, err)
+                                    : caloris_offline_body(engine, &work->offline, err);
     sum_up(work, rc == 0);
+    struct caloris_err no_profile = {0};
+    if (work->values->profile && caloris_plan_profile(engine, stderr, &no_profile) < 0)
+        caloris_log(CALORIS_LOG_WARN, "%s", no_profile.text);
     return rc;
 }
 
@@ -312,6 +330,8 @@ static int run(const struct values *v, enum verb verb)
         .max_canvas = (size_t)v->max_canvas,
         .max_step_rows = (size_t)v->max_step_rows,
         .kv_tokens = (size_t)v->kv_tokens,
+        .weights = caloris_engine_format((size_t)v->weights),
+        .profile = v->profile,
         .planned = verb == VERB_RUN ? announce_plan : NULL,
         .failed = tell_failure,
     };

@@ -29,6 +29,8 @@ struct caloris_engine_options {
     size_t max_canvas;    /* longest canvas, in tokens; 0: what the model was made for */
     size_t max_step_rows; /* rows of one step over all requests; at least max_canvas. 0: chosen */
     size_t kv_tokens;     /* positions whose K/V are kept, over all cached canvases. 0: chosen */
+    const char *weights;  /* a name of caloris_engine_format; NULL: the first */
+    bool profile;         /* measure the phases of steps: caloris_engine_profile */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir: weights are invented in
      * memory, and layers share as many distinct ones as fit in half of the memory. For benchmarks. */
     const char *synthetic;
@@ -38,6 +40,10 @@ struct caloris_engine_options {
      * as soon as the first rank has left, so that a line printed later may be lost. May be NULL. */
     void (*failed)(const struct caloris_err *err);
 };
+
+/* How matrices may stand in memory, the exact one first: "fp32", "bf16", "int8"; NULL behind the last. Embedding and norms
+ * are fp32 in all of them. */
+const char *caloris_engine_format(size_t i);
 
 /* What a caller may know of the model. */
 struct caloris_model_facts {
@@ -62,7 +68,7 @@ struct caloris_rank_share {
 };
 
 /* The split and the bytes of every rank, from config.json and the tensor headers alone: shares [options->ranks].
- * Effective limits (max_canvas, max_step_rows) are written back into options. */
+ * Effective limits (max_canvas, max_step_rows, …) and weights are written back into options. */
 int caloris_engine_plan(struct caloris_engine_options *options, struct caloris_model_facts *facts,
                         struct caloris_rank_share *shares, struct caloris_err *err);
 
@@ -197,6 +203,7 @@ struct caloris_engine_facts {
     const char *blas;         /* "OpenBLAS 0.3.21 SkylakeX" */
     const char *blas_warning; /* NULL, or why the BLAS core is below this CPU */
     const char *core_warning; /* NULL, or which rank owns fewer cores than threads */
+    const char *format;       /* of the matrices: "int8" */
     size_t max_requests, max_canvas, max_step_rows, kv_tokens;
     const struct caloris_rank_share *shares; /* [ranks] */
     double load_s;                           /* seconds spent loading */
@@ -213,5 +220,40 @@ struct caloris_engine_counters {
 };
 void caloris_engine_counters(const struct caloris_engine *engine,
                              struct caloris_engine_counters *out);
+
+/* ---- where the time goes (options.profile) --------------------------------------------------------------------- */
+
+/* Norms include the sums into the residual stream, attention the rotary and what is kept of K and V; rest is the plan's
+ * application and the summaries' way to rank 0. */
+enum caloris_phase {
+    CALORIS_PHASE_EMBED,
+    CALORIS_PHASE_NORMS,
+    CALORIS_PHASE_QKV,
+    CALORIS_PHASE_ATTENTION,
+    CALORIS_PHASE_O,
+    CALORIS_PHASE_GATE_UP,
+    CALORIS_PHASE_SWIGLU,
+    CALORIS_PHASE_DOWN,
+    CALORIS_PHASE_ALLREDUCE, /* moving and summing */
+    CALORIS_PHASE_WAIT,      /* in all-reduces for ranks that were late */
+    CALORIS_PHASE_HEAD,
+    CALORIS_PHASE_REST,
+    CALORIS_PHASES
+};
+const char *caloris_phase_name(enum caloris_phase phase);
+
+/* operations: multiplications and additions. bytes: weights, inputs and outputs of each call once, sent ones of all-reduces. */
+struct caloris_phase_cost {
+    double seconds, operations, bytes;
+};
+
+struct caloris_rank_profile {
+    struct caloris_phase_cost phase[CALORIS_PHASES];
+    struct caloris_engine_counters counters;
+};
+
+/* Rank 0, inside the body, between steps: what every rank has done so far: profiles [ranks]. */
+int caloris_engine_profile(struct caloris_engine *engine, struct caloris_rank_profile *profiles,
+                           struct caloris_err *err);
 
 #endif

@@ -44,9 +44,27 @@ void caloris_memory_facts(const struct caloris_model_config *config,
     snprintf(facts->family, sizeof(facts->family), "%s", config->family);
 }
 
+const char *caloris_engine_format(size_t i)
+{
+    return i < CALORIS_FORMATS ? caloris_format_name((enum caloris_format)i) : NULL;
+}
+
+enum caloris_format caloris_memory_format(const struct caloris_engine_options *options)
+{
+    enum caloris_format format = CALORIS_FORMAT_FP32;
+    if (options->weights)
+        caloris_format_parse(options->weights, &format, NULL);
+    return format;
+}
+
 int caloris_memory_limits(struct caloris_engine_options *options,
                           const struct caloris_model_config *config, struct caloris_err *err)
 {
+    enum caloris_format format;
+    if (!options->weights)
+        options->weights = caloris_engine_format(0);
+    if (caloris_format_parse(options->weights, &format, err) < 0)
+        return -1;
     if (options->max_canvas == 0)
         options->max_canvas = config->max_sequence;
     if (options->max_canvas > config->max_sequence)
@@ -97,6 +115,7 @@ static int walk(char *base, struct caloris_memory *memory,
         .kv_tokens = options->kv_tokens,
         .threads = options->threads,
         .ranks = ranks,
+        .format = caloris_memory_format(options),
     };
     const struct caloris_step_limits step_limits = {
         .requests = options->max_requests,
@@ -189,8 +208,8 @@ int caloris_memory_share(const struct caloris_engine_options *options,
     share->work_bytes = memory.bytes - share->kv_bytes;
     if (options->synthetic)
         return 0; /* as much as half of the memory holds: known when it is made */
-    return caloris_weights_plan(options->model_dir, config, &split, &share->weight_bytes,
-                                &share->read_bytes, err);
+    return caloris_weights_plan(options->model_dir, config, &split, caloris_memory_format(options),
+                                &share->weight_bytes, &share->read_bytes, err);
 }
 
 void caloris_memory_balance(struct caloris_rank_share *shares, int ranks)

@@ -13,6 +13,9 @@ struct caloris_err;
 int caloris_memory_limits(struct caloris_engine_options *options,
                           const struct caloris_model_config *config, struct caloris_err *err);
 
+/* How matrices stand in memory; the limits were checked. */
+enum caloris_format caloris_memory_format(const struct caloris_engine_options *options);
+
 /* One rank's buffers in one piece of memory. */
 struct caloris_memory {
     void *base;

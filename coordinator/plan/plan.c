@@ -7,19 +7,67 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+/* What the fullest rank holds of each thing. */
+static struct caloris_rank_share fullest(const struct caloris_rank_share *shares, int ranks)
+{
+    struct caloris_rank_share most = {0};
+    for (int rank = 0; rank < ranks; rank++) {
+        const struct caloris_rank_share *s = &shares[rank];
+        most.weight_bytes =
+            s->weight_bytes > most.weight_bytes ? s->weight_bytes : most.weight_bytes;
+        most.kv_bytes = s->kv_bytes > most.kv_bytes ? s->kv_bytes : most.kv_bytes;
+        most.work_bytes = s->work_bytes > most.work_bytes ? s->work_bytes : most.work_bytes;
+        most.load = s->load > most.load ? s->load : most.load;
+    }
+    return most;
+}
+
+/* What the fullest rank would hold in the i-th weight format. */
+static int plan_format(const struct caloris_engine_options *options, size_t i,
+                       struct caloris_rank_share *most, struct caloris_err *err)
+{
+    struct caloris_engine_options other = *options;
+    struct caloris_model_facts model;
+    struct caloris_rank_share *shares = calloc((size_t)options->ranks, sizeof(*shares));
+    if (!shares)
+        return caloris_err_sys(err, "plan of %d ranks", options->ranks);
+    other.weights = caloris_engine_format(i);
+    int rc = caloris_engine_plan(&other, &model, shares, err);
+    if (rc == 0)
+        *most = fullest(shares, options->ranks);
+    free(shares);
+    return rc;
+}
+
+static int print_formats(const struct caloris_engine_options *options, FILE *to,
+                         struct caloris_err *err)
+{
+    for (size_t i = 0; caloris_engine_format(i); i++) {
+        struct caloris_rank_share most;
+        char weights[CALORIS_SIZE_TEXT], work[CALORIS_SIZE_TEXT];
+        if (plan_format(options, i, &most, err) < 0)
+            return -1;
+        fprintf(to, "--weights %-5s per rank at most %10s of weights, %10s of work buffers\n",
+                caloris_engine_format(i), caloris_size_text(most.weight_bytes, weights),
+                caloris_size_text(most.work_bytes, work));
+    }
+    return 0;
+}
+
 static void print_table(const struct caloris_engine_options *options,
                         const struct caloris_model_facts *model,
                         const struct caloris_rank_share *shares, FILE *to)
 {
-    double slowest = 0;
     fprintf(to,
             "%s: %.1f million parameters, %zu layers x %zu, %zu/%zu heads x %zu, FFN %zu, "
             "vocabulary %zu\n",
             model->family, (double)model->parameters * 1e-6, model->layers, model->hidden,
             model->heads, model->kv_heads, model->head_dim, model->ffn, model->vocab);
-    fprintf(to, "%d ranks x %d threads; at most %zu canvases of %zu tokens, %zu rows a step\n\n",
-            options->ranks, options->threads, options->max_requests, options->max_canvas,
-            options->max_step_rows);
+    fprintf(to,
+            "%d ranks x %d threads; weights as %s; at most %zu canvases of %zu tokens, %zu rows a "
+            "step\n\n",
+            options->ranks, options->threads, options->weights, options->max_requests,
+            options->max_canvas, options->max_step_rows);
     fprintf(to, "%4s  %-11s %-11s %-15s %-17s %10s %10s %10s %10s  %5s\n", "rank", "heads",
             "KV heads", "FFN columns", "vocabulary", "read", "weights", "K/V", "work", "load");
     for (int rank = 0; rank < options->ranks; rank++) {
@@ -38,21 +86,29 @@ static void print_table(const struct caloris_engine_options *options,
                 caloris_size_text(s->weight_bytes, bytes[1]),
                 caloris_size_text(s->kv_bytes, bytes[2]),
                 caloris_size_text(s->work_bytes, bytes[3]), s->load);
-        slowest = s->load > slowest ? s->load : slowest;
     }
     fprintf(to, "\npredicted balance %.1f %% (mean load over that of the fullest rank)\n",
-            100 / slowest);
+            100 / fullest(shares, options->ranks).load);
 }
 
 static int print_json(const struct caloris_engine_options *options,
                       const struct caloris_model_facts *model,
                       const struct caloris_rank_share *shares, FILE *to, struct caloris_err *err)
 {
-    double slowest = 0;
-    json_t *ranks = json_array();
+    json_t *ranks = json_array(), *formats = json_object();
+    for (size_t i = 0; caloris_engine_format(i); i++) {
+        struct caloris_rank_share most;
+        if (plan_format(options, i, &most, err) < 0) {
+            json_decref(ranks);
+            json_decref(formats);
+            return -1;
+        }
+        json_object_set_new(formats, caloris_engine_format(i),
+                            json_pack("{s:I, s:I}", "weight_bytes", (json_int_t)most.weight_bytes,
+                                      "work_bytes", (json_int_t)most.work_bytes));
+    }
     for (int rank = 0; rank < options->ranks; rank++) {
         const struct caloris_rank_share *s = &shares[rank];
-        slowest = s->load > slowest ? s->load : slowest;
         json_array_append_new(
             ranks, json_pack("{s:i, s:[I,I], s:[I,I], s:[I,I], s:[I,I], s:I, s:I, s:I, s:I, s:f}",
                              "rank", rank, "heads", (json_int_t)s->head_first, (json_int_t)s->heads,
@@ -63,12 +119,12 @@ static int print_json(const struct caloris_engine_options *options,
                              "kv_bytes", (json_int_t)s->kv_bytes, "work_bytes",
                              (json_int_t)s->work_bytes, "load", s->load));
     }
-    json_t *plan =
-        json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:f, s:o}", "family", model->family, "parameters",
-                  (json_int_t)model->parameters, "threads", options->threads, "max_requests",
-                  (json_int_t)options->max_requests, "max_canvas", (json_int_t)options->max_canvas,
-                  "max_step_rows", (json_int_t)options->max_step_rows, "balance", 1 / slowest,
-                  "ranks", ranks);
+    json_t *plan = json_pack(
+        "{s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:f, s:o, s:o}", "family", model->family, "parameters",
+        (json_int_t)model->parameters, "weights", options->weights, "threads", options->threads,
+        "max_requests", (json_int_t)options->max_requests, "max_canvas",
+        (json_int_t)options->max_canvas, "max_step_rows", (json_int_t)options->max_step_rows,
+        "balance", 1 / fullest(shares, options->ranks).load, "ranks", ranks, "formats", formats);
     int rc = plan && json_dumpf(plan, to, JSON_COMPACT) == 0
                  ? 0
                  : caloris_err_sys(err, "writing the plan");
@@ -87,26 +143,23 @@ int caloris_plan_print(struct caloris_engine_options *options, bool json, FILE *
     int rc = caloris_engine_plan(options, &model, shares, err);
     if (rc == 0 && json)
         rc = print_json(options, &model, shares, to, err);
-    else if (rc == 0)
+    else if (rc == 0) {
         print_table(options, &model, shares, to);
+        rc = print_formats(options, to, err);
+    }
     free(shares);
     return rc;
 }
 
 void caloris_plan_line(const struct caloris_engine_facts *facts, char *text, size_t size)
 {
-    uint64_t weights = 0, kv = 0, work = 0;
+    const struct caloris_rank_share most = fullest(facts->shares, facts->ranks);
     char bytes[3][CALORIS_SIZE_TEXT];
-    for (int rank = 0; rank < facts->ranks; rank++) {
-        const struct caloris_rank_share *s = &facts->shares[rank];
-        weights = s->weight_bytes > weights ? s->weight_bytes : weights;
-        kv = s->kv_bytes > kv ? s->kv_bytes : kv;
-        work = s->work_bytes > work ? s->work_bytes : work;
-    }
-    snprintf(
-        text, size,
-        "%d rank%s x %d thread%s; per rank at most %s of weights, %s of K/V, %s of work buffers",
-        facts->ranks, facts->ranks == 1 ? "" : "s", facts->threads, facts->threads == 1 ? "" : "s",
-        caloris_size_text(weights, bytes[0]), caloris_size_text(kv, bytes[1]),
-        caloris_size_text(work, bytes[2]));
+    snprintf(text, size,
+             "%d rank%s x %d thread%s; per rank at most %s of weights as %s, %s of K/V, %s of work "
+             "buffers",
+             facts->ranks, facts->ranks == 1 ? "" : "s", facts->threads,
+             facts->threads == 1 ? "" : "s", caloris_size_text(most.weight_bytes, bytes[0]),
+             facts->format, caloris_size_text(most.kv_bytes, bytes[1]),
+             caloris_size_text(most.work_bytes, bytes[2]));
 }

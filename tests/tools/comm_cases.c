@@ -308,6 +308,24 @@ lost:
     return -1;
 }
 
+static int maxima_are_of_all_ranks(struct caloris_comm *comm, struct caloris_err *err)
+{
+    struct verdict verdict = {0, err};
+    const int size = caloris_comm_size(comm), rank = caloris_comm_rank(comm);
+    enum { COUNT = 37 };
+    float x[COUNT], *all = calloc((size_t)size * COUNT, sizeof(*all));
+    /* Rank i % size has the largest x[i], a negative one; the others less. */
+    for (int i = 0; i < COUNT; i++)
+        x[i] = i % size == rank ? (float)-i - 1 : (float)-i - 2 - (float)rank;
+    int rc = all ? caloris_comm_allreduce_max_f32(comm, x, COUNT, all, err) : -1;
+    for (int i = 0; rc == 0 && i < COUNT; i++) {
+        if (x[i] != (float)-i - 1)
+            fail(&verdict, "the largest at %d is %g, expected %d", i, (double)x[i], -i - 1);
+    }
+    free(all);
+    return rc < 0 ? -1 : verdict.rc;
+}
+
 static int ranks_know_their_neighbours(struct caloris_comm *comm, struct caloris_err *err)
 {
     struct place {
@@ -405,6 +423,7 @@ const struct comm_case comm_cases[] = {
     {"broadcasts reach everybody", broadcasts_reach_everybody},
     {"gathers keep rank order", gathers_keep_rank_order},
     {"agreement names the lowest failing rank", agreement_names_the_lowest_failing_rank},
+    {"maxima are of all ranks", maxima_are_of_all_ranks},
     {"ranks know their neighbours", ranks_know_their_neighbours},
     {"counters count what was sent", counters_count_what_was_sent},
     {"many rounds with random delays", many_rounds_with_random_delays},

@@ -55,10 +55,12 @@ static void load(const char *dir, const struct caloris_model_config *config, int
 {
     struct caloris_err err = {0};
     caloris_model_split(config, ranks, rank, &out->split);
-    expect_ok(
-        caloris_weights_plan(dir, config, &out->split, &out->memory_bytes, &out->read_bytes, &err),
-        &err);
-    expect_ok(caloris_weights_load(dir, config, &out->split, pool, &out->weights, &err), &err);
+    expect_ok(caloris_weights_plan(dir, config, &out->split, CALORIS_FORMAT_FP32,
+                                   &out->memory_bytes, &out->read_bytes, &err),
+              &err);
+    expect_ok(caloris_weights_load(dir, config, &out->split, CALORIS_FORMAT_FP32, pool, NULL,
+                                   &out->weights, &err),
+              &err);
 }
 
 /* ---- the shares put back together are the model --------------------------------------------- */
@@ -324,9 +326,9 @@ static void test_little_model(void **state)
     struct caloris_model_split split;
     uint64_t memory, read;
     caloris_model_split(&untied, 1, 0, &split);
-    expect_complaint(caloris_weights_plan(dir, &untied, &split, &memory, &read, &err), &err,
-                     CALORIS_BAD_MODEL,
-                     "a.safetensors: unknown tensor model.transformer.ff_out.weight");
+    expect_complaint(
+        caloris_weights_plan(dir, &untied, &split, CALORIS_FORMAT_FP32, &memory, &read, &err), &err,
+        CALORIS_BAD_MODEL, "a.safetensors: unknown tensor model.transformer.ff_out.weight");
     spec.n--; /* the head is the last one */
     model_spec_write(&spec, dir);
     config = model_read_json(dir, "config.json");
@@ -367,8 +369,9 @@ static void test_kv_heads_unsaid(void **state)
             check_model(dir, 5, NULL);
         } else {
             caloris_model_split(&config, 1, 0, &split);
-            expect_complaint(caloris_weights_plan(dir, &config, &split, &memory, &read, &err), &err,
-                             CALORIS_BAD_MODEL,
+            expect_complaint(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32,
+                                                  &memory, &read, &err),
+                             &err, CALORIS_BAD_MODEL,
                              "blocks.0.k_proj.weight: shape is 16 x 48, config.json wants 48 x 48");
         }
         model_remove_dir(dir);
@@ -411,11 +414,14 @@ static void test_bytes_are_those_planned(void **state)
                 struct caloris_weights weights;
                 uint64_t memory, planned, self, ignored;
                 caloris_model_split(&config, n, k, &split);
-                expect_ok(caloris_weights_plan(dir, &config, &split, &memory, &planned, &err),
+                expect_ok(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, &memory,
+                                               &planned, &err),
                           &err);
                 mapped_bytes = 0;
                 uint64_t before = bytes_read_so_far(&self, &ignored);
-                expect_ok(caloris_weights_load(dir, &config, &split, NULL, &weights, &err), &err);
+                expect_ok(caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL,
+                                               NULL, &weights, &err),
+                          &err);
                 uint64_t after = bytes_read_so_far(&ignored, &ignored);
                 assert_int_equal(after - before - self, planned + headers);
                 assert_int_equal(weights.bytes_read, planned);
@@ -439,7 +445,9 @@ static void test_whole_tensors_take_one_read(void **state)
     expect_ok(caloris_model_config_load(model_golden("llada-gqa", dir), &config, &err), &err);
     caloris_model_split(&config, 1, 0, &split);
     bytes_read_so_far(&ignored, &before);
-    expect_ok(caloris_weights_load(dir, &config, &split, NULL, &weights, &err), &err);
+    expect_ok(
+        caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL, NULL, &weights, &err),
+        &err);
     bytes_read_so_far(&ignored, &after);
     uint64_t tensors = WHOLE_TENSORS + (TENSORS - WHOLE_TENSORS) * config.layers;
     uint64_t header = 2; /* its length, then itself */
@@ -468,7 +476,9 @@ static void test_ranks_read_each_byte_once(void **state)
             struct caloris_model_split split;
             uint64_t memory, read;
             caloris_model_split(&config, rank_counts[i], k, &split);
-            expect_ok(caloris_weights_plan(dir, &config, &split, &memory, &read, &err), &err);
+            expect_ok(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, &memory,
+                                           &read, &err),
+                      &err);
             sum += read;
         }
         assert_int_equal(sum, total + norms * (uint64_t)(rank_counts[i] - 1));
@@ -487,9 +497,11 @@ static void test_no_memory(void **state)
     expect_ok(caloris_model_config_load(model_golden("llada", dir), &config, &err), &err);
     caloris_model_split(&config, 1, 0, &split);
     refuse_memory = true;
-    int rc = caloris_weights_load(dir, &config, &split, NULL, &weights, &err);
+    int rc =
+        caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL, NULL, &weights, &err);
     expect_complaint(rc, &err, CALORIS_NO_MEMORY, "weights: 380.0 KiB of memory");
-    rc = caloris_weights_invent(&config, &split, NULL, 1 << 30, &weights, &bytes, &err);
+    rc = caloris_weights_invent(&config, &split, CALORIS_FORMAT_FP32, NULL, 1 << 30, &weights,
+                                &bytes, &err);
     expect_complaint(rc, &err, CALORIS_NO_MEMORY, "weights: ");
     refuse_memory = false;
     caloris_weights_free(&weights);
@@ -510,14 +522,14 @@ static void test_invented(void **state)
     config.layers = 5;
     caloris_model_split(&config, 1, 0, &one.split);
     mapped_bytes = 0;
-    expect_ok(
-        caloris_weights_invent(&config, &one.split, NULL, 1 << 30, &one.weights, &bytes, &err),
-        &err);
+    expect_ok(caloris_weights_invent(&config, &one.split, CALORIS_FORMAT_FP32, NULL, 1 << 30,
+                                     &one.weights, &bytes, &err),
+              &err);
     assert_int_equal(mapped_bytes, bytes);
     for (int k = 0; k < 3; k++) {
         caloris_model_split(&config, 3, k, &three[k].split);
-        expect_ok(caloris_weights_invent(&config, &three[k].split, NULL, 1 << 30, &three[k].weights,
-                                         &bytes, &err),
+        expect_ok(caloris_weights_invent(&config, &three[k].split, CALORIS_FORMAT_FP32, NULL,
+                                         1 << 30, &three[k].weights, &bytes, &err),
                   &err);
     }
     /* The same model at any rank count, and no two layers alike. */
@@ -559,13 +571,16 @@ static void test_invented_layers_share_memory(void **state)
     expect_ok(caloris_model_config_load(model_golden("llada-gqa", dir), &config, &err), &err);
     config.layers = 6;
     caloris_model_split(&config, 1, 0, &split);
-    expect_ok(caloris_weights_invent(&config, &split, NULL, UINT64_MAX, &weights, &whole, &err),
+    expect_ok(caloris_weights_invent(&config, &split, CALORIS_FORMAT_FP32, NULL, UINT64_MAX,
+                                     &weights, &whole, &err),
               &err);
     assert_ptr_not_equal(weights.layer[0].qkv.data, weights.layer[4].qkv.data);
     caloris_weights_free(&weights);
 
     limit = whole - 1; /* one layer fewer */
-    expect_ok(caloris_weights_invent(&config, &split, NULL, limit, &weights, &bytes, &err), &err);
+    expect_ok(caloris_weights_invent(&config, &split, CALORIS_FORMAT_FP32, NULL, limit, &weights,
+                                     &bytes, &err),
+              &err);
     assert_true(bytes <= limit);
     assert_ptr_equal(weights.layer[0].qkv.data, weights.layer[5].qkv.data);
     assert_ptr_not_equal(weights.layer[0].qkv.data, weights.layer[4].qkv.data);
@@ -574,17 +589,22 @@ static void test_invented_layers_share_memory(void **state)
     /* Memory for three and a table of six. */
     struct caloris_model_config half = config;
     half.layers = 3;
-    expect_ok(caloris_weights_invent(&half, &split, NULL, UINT64_MAX, &weights, &bytes, &err),
+    expect_ok(caloris_weights_invent(&half, &split, CALORIS_FORMAT_FP32, NULL, UINT64_MAX, &weights,
+                                     &bytes, &err),
               &err);
     caloris_weights_free(&weights);
     limit = bytes + 4096;
-    expect_ok(caloris_weights_invent(&config, &split, NULL, limit, &weights, &bytes, &err), &err);
+    expect_ok(caloris_weights_invent(&config, &split, CALORIS_FORMAT_FP32, NULL, limit, &weights,
+                                     &bytes, &err),
+              &err);
     assert_ptr_not_equal(weights.layer[0].qkv.data, weights.layer[1].qkv.data);
     for (size_t i = 3; i < config.layers; i++)
         assert_ptr_equal(weights.layer[i].o.data, weights.layer[i - 3].o.data);
     caloris_weights_free(&weights);
 
-    expect_ok(caloris_weights_invent(&config, &split, NULL, 0, &weights, &bytes, &err), &err);
+    expect_ok(caloris_weights_invent(&config, &split, CALORIS_FORMAT_FP32, NULL, 0, &weights,
+                                     &bytes, &err),
+              &err);
     for (size_t i = 1; i < config.layers; i++)
         assert_ptr_equal(weights.layer[i].down.data, weights.layer[0].down.data);
     caloris_weights_free(&weights);

@@ -116,6 +116,18 @@ int caloris_comm_allreduce_reference_f32(struct caloris_comm *comm, float *x, si
     return comm->ops->allreduce_reference(comm, x, count, scratch, err);
 }
 
+int caloris_comm_allreduce_max_f32(struct caloris_comm *comm, float *x, size_t count, float *all,
+                                   struct caloris_err *err)
+{
+    if (count == 0 || comm->size == 1)
+        return 0;
+    if (comm->ops->gather(comm, x, count * sizeof(*x), all, err) < 0)
+        return -1;
+    for (size_t i = 0; comm->rank == 0 && i < (size_t)comm->size * count; i++)
+        x[i % count] = all[i] > x[i % count] ? all[i] : x[i % count];
+    return comm->ops->broadcast(comm, x, count * sizeof(*x), err);
+}
+
 int caloris_comm_agree(struct caloris_comm *comm, const struct caloris_err *mine,
                        struct caloris_err *err)
 {

@@ -72,6 +72,11 @@ int caloris_comm_allreduce_f32(struct caloris_comm *comm, float *x, size_t count
 int caloris_comm_allreduce_reference_f32(struct caloris_comm *comm, float *x, size_t count,
                                          void *scratch, struct caloris_err *err);
 
+/* x[i] = the largest of all ranks' x[i], i < count; not for NaN. all: [size * count] on rank 0
+ * (ignored elsewhere). By way of rank 0: for loading, not for a step. */
+int caloris_comm_allreduce_max_f32(struct caloris_comm *comm, float *x, size_t count, float *all,
+                                   struct caloris_err *err);
+
 /* Agree after a stage that can fail on one rank: mine is NULL when this rank is fine, else its
  * error. Returns 0 on every rank when all are fine; else -1 everywhere with err the same text on
  * all: the lowest failing rank, its host and text. */

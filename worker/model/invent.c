@@ -16,13 +16,18 @@ static uint64_t mix(uint64_t z)
     return z ^ z >> 31;
 }
 
-/* A number depends on its place in the whole tensor alone, so any split invents the same model.
- * Uniform with variance 1/columns: activations keep their size from layer to layer. */
+/* Uniform with variance 1/columns: activations keep their size from layer to layer. */
+static float width_of(const struct caloris_piece *piece)
+{
+    return sqrtf(12.0f / (float)piece->whole_cols);
+}
+
+/* A number depends on its place in the whole tensor alone, so any split invents the same model. */
 static void invent_row(const struct caloris_piece *piece, size_t row, float *to)
 {
     uint64_t tensor = mix(((uint64_t)piece->layer << 8 | (uint64_t)piece->role) + 1);
     uint64_t key = mix(tensor + piece->row_first + row);
-    float scale = sqrtf(12.0f / (float)piece->whole_cols);
+    float width = width_of(piece);
     uint64_t word = 0;
     for (size_t i = 0; i < piece->cols; i++) {
         /* Two neighbours of the tensor share a word. */
@@ -30,7 +35,7 @@ static void invent_row(const struct caloris_piece *piece, size_t row, float *to)
         if (i == 0 || col % 2 == 0)
             word = mix(key + col / 2 * 0x9e3779b97f4a7c15u);
         uint32_t bits = (uint32_t)(col % 2 == 0 ? word >> 40 : word & 0xffffff);
-        to[i] = ((float)bits * 0x1p-24f - 0.5f) * scale;
+        to[i] = ((float)bits * 0x1p-24f - 0.5f) * width;
     }
 }
 
@@ -43,6 +48,10 @@ static int invent_piece(const struct caloris_piece *piece, void *staging, void *
         for (size_t i = 0; i < piece->rows; i++)
             piece->vector[i] = 1;
         return 0;
+    }
+    if (piece->matrix->scale) { /* of the largest number that may come, whatever the split */
+        for (size_t i = 0; i < piece->rows; i++)
+            piece->matrix->scale[piece->to_row + i] = caloris_matrix_scale(width_of(piece) / 2);
     }
     float *rows = staging;
     size_t most = CALORIS_STAGING_BYTES / (piece->cols * sizeof(float));
@@ -57,22 +66,24 @@ static int invent_piece(const struct caloris_piece *piece, void *staging, void *
 
 /* As many layers as fit, at least one. */
 static size_t count_distinct(const struct caloris_model_config *config,
-                             const struct caloris_model_split *split, uint64_t memory_limit)
+                             const struct caloris_model_split *split, enum caloris_format format,
+                             uint64_t memory_limit)
 {
     size_t distinct = config->layers;
-    while (distinct > 1 && caloris_weights_bytes(config, split, distinct) > memory_limit)
+    while (distinct > 1 && caloris_weights_bytes(config, split, format, distinct) > memory_limit)
         distinct--;
     return distinct;
 }
 
 int caloris_weights_invent(const struct caloris_model_config *config,
-                           const struct caloris_model_split *split, struct caloris_pool *pool,
-                           uint64_t memory_limit, struct caloris_weights *weights, uint64_t *bytes,
+                           const struct caloris_model_split *split, enum caloris_format format,
+                           struct caloris_pool *pool, uint64_t memory_limit,
+                           struct caloris_weights *weights, uint64_t *bytes,
                            struct caloris_err *err)
 {
     struct caloris_pieces pieces;
-    size_t distinct = count_distinct(config, split, memory_limit);
-    if (caloris_weights_reserve(config, split, distinct, weights, err) < 0)
+    size_t distinct = count_distinct(config, split, format, memory_limit);
+    if (caloris_weights_reserve(config, split, format, distinct, weights, err) < 0)
         return -1;
     int rc = caloris_pieces_list(config, split, distinct, "", NULL, &pieces, err);
     if (rc == 0) {
@@ -84,6 +95,6 @@ int caloris_weights_invent(const struct caloris_model_config *config,
         caloris_weights_free(weights);
         return -1;
     }
-    *bytes = caloris_weights_bytes(config, split, distinct);
+    *bytes = caloris_weights_bytes(config, split, format, distinct);
     return 0;
 }

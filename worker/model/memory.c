@@ -12,45 +12,46 @@ struct caloris_weights_memory {
     size_t bytes;
 };
 
-static void take_matrix(struct caloris_arena *arena, struct caloris_matrix *matrix, size_t out,
-                        size_t in)
+static void take_matrix(struct caloris_arena *arena, struct caloris_matrix *matrix,
+                        enum caloris_format format, size_t out, size_t in)
 {
-    void *at = caloris_arena_take(arena, caloris_matrix_bytes(CALORIS_FORMAT_FP32, out, in), 1);
+    void *at = caloris_arena_take(arena, caloris_matrix_bytes(format, out, in), 1);
     if (at)
-        caloris_matrix_place(matrix, CALORIS_FORMAT_FP32, out, in, at);
+        caloris_matrix_place(matrix, format, out, in, at);
 }
 
 static void take_layer(struct caloris_arena *arena, const struct caloris_model_config *config,
-                       const struct caloris_model_split *split, struct caloris_layer_weights *layer)
+                       const struct caloris_model_split *split, enum caloris_format format,
+                       struct caloris_layer_weights *layer)
 {
     size_t d = config->hidden;
     size_t q = split->heads * config->head_dim;
     size_t kv = split->kv_heads * config->head_dim;
     layer->attn_norm = caloris_arena_take(arena, d, sizeof(float));
-    take_matrix(arena, &layer->qkv, q + 2 * kv, d);
-    take_matrix(arena, &layer->o, d, q);
+    take_matrix(arena, &layer->qkv, format, q + 2 * kv, d);
+    take_matrix(arena, &layer->o, format, d, q);
     layer->ffn_norm = caloris_arena_take(arena, d, sizeof(float));
-    take_matrix(arena, &layer->gate_up, 2 * split->ffn, d);
-    take_matrix(arena, &layer->down, d, split->ffn);
+    take_matrix(arena, &layer->gate_up, format, 2 * split->ffn, d);
+    take_matrix(arena, &layer->down, format, d, split->ffn);
 }
 
 /* The order of things in memory; one function for counting and for laying out. */
 static void take_all(struct caloris_arena *arena, const struct caloris_model_config *config,
-                     const struct caloris_model_split *split, size_t distinct,
-                     struct caloris_weights *weights)
+                     const struct caloris_model_split *split, enum caloris_format format,
+                     size_t distinct, struct caloris_weights *weights)
 {
     struct caloris_layer_weights counted;
     size_t d = config->hidden;
     weights->memory = caloris_arena_take(arena, 1, sizeof(*weights->memory));
     weights->layer = caloris_arena_take(arena, config->layers, sizeof(*weights->layer));
-    take_matrix(arena, &weights->embed, split->vocab, d);
+    take_matrix(arena, &weights->embed, CALORIS_FORMAT_FP32, split->vocab, d);
     for (size_t i = 0; i < distinct; i++)
-        take_layer(arena, config, split, arena->base ? &weights->layer[i] : &counted);
+        take_layer(arena, config, split, format, arena->base ? &weights->layer[i] : &counted);
     weights->final_norm = caloris_arena_take(arena, d, sizeof(float));
     if (config->tied)
         weights->head = weights->embed;
     else
-        take_matrix(arena, &weights->head, split->vocab, d);
+        take_matrix(arena, &weights->head, format, split->vocab, d);
     if (!arena->base)
         return;
     for (size_t i = distinct; i < config->layers; i++)
@@ -58,27 +59,29 @@ static void take_all(struct caloris_arena *arena, const struct caloris_model_con
 }
 
 size_t caloris_weights_bytes(const struct caloris_model_config *config,
-                             const struct caloris_model_split *split, size_t distinct)
+                             const struct caloris_model_split *split, enum caloris_format format,
+                             size_t distinct)
 {
     struct caloris_arena arena = {0};
     struct caloris_weights counted;
     memset(&counted, 0, sizeof(counted));
-    take_all(&arena, config, split, distinct, &counted);
+    take_all(&arena, config, split, format, distinct, &counted);
     if (arena.overflow)
         return SIZE_MAX;
     return caloris_size_round_up(arena.used, (size_t)sysconf(_SC_PAGESIZE));
 }
 
 int caloris_weights_reserve(const struct caloris_model_config *config,
-                            const struct caloris_model_split *split, size_t distinct,
-                            struct caloris_weights *weights, struct caloris_err *err)
+                            const struct caloris_model_split *split, enum caloris_format format,
+                            size_t distinct, struct caloris_weights *weights,
+                            struct caloris_err *err)
 {
     memset(weights, 0, sizeof(*weights));
-    size_t bytes = caloris_weights_bytes(config, split, distinct);
+    size_t bytes = caloris_weights_bytes(config, split, format, distinct);
     struct caloris_arena arena = {.base = caloris_arena_map(bytes, "weights", err)};
     if (!arena.base)
         return -1;
-    take_all(&arena, config, split, distinct, weights);
+    take_all(&arena, config, split, format, distinct, weights);
     weights->memory->bytes = bytes;
     return 0;
 }

@@ -8,12 +8,14 @@
 /* Bytes for `distinct` layers of weights and the table of all layers; SIZE_MAX when that does
  * not fit. A multiple of the page size. */
 size_t caloris_weights_bytes(const struct caloris_model_config *config,
-                             const struct caloris_model_split *split, size_t distinct);
+                             const struct caloris_model_split *split, enum caloris_format format,
+                             size_t distinct);
 
 /* Reserves exactly these bytes and lays everything over them; layer i shares the weights of
  * layer i % distinct. Contents are zero. Free with caloris_weights_free. */
 int caloris_weights_reserve(const struct caloris_model_config *config,
-                            const struct caloris_model_split *split, size_t distinct,
-                            struct caloris_weights *weights, struct caloris_err *err);
+                            const struct caloris_model_split *split, enum caloris_format format,
+                            size_t distinct, struct caloris_weights *weights,
+                            struct caloris_err *err);
 
 #endif

@@ -68,7 +68,7 @@ struct caloris_layer_weights {
 };
 
 struct caloris_weights {
-    struct caloris_matrix embed;           /* [v, d]; always FP32 */
+    struct caloris_matrix embed;           /* [v, d]; FP32 whatever the format of the others */
     struct caloris_layer_weights *layer;   /* [layers] */
     float *final_norm;                     /* [d] */
     struct caloris_matrix head;            /* [v, d]; the same memory as embed where tied */
@@ -76,25 +76,40 @@ struct caloris_weights {
     struct caloris_weights_memory *memory; /* owned */
 };
 
-/* Bytes of one rank: in memory (exactly what caloris_weights_load reserves), and of tensor data
- * read from files. */
+/* Bytes of one rank with its matrices in that format: in memory (exactly what
+ * caloris_weights_load reserves), and of tensor data read from files. */
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
-                         const struct caloris_model_split *split, uint64_t *memory_bytes,
-                         uint64_t *read_bytes, struct caloris_err *err);
+                         const struct caloris_model_split *split, enum caloris_format format,
+                         uint64_t *memory_bytes, uint64_t *read_bytes, struct caloris_err *err);
 
-/* Reads this rank's ranges, and nothing else of the tensors, by pread, on the pool's threads when
- * there is one. While it runs, each thread has 1 MiB of staging memory beyond the plan.
- * Not collective: the caller agrees on the outcome. */
+/* The other ranks of the world, for what none of them knows alone: the largest number of a row of
+ * which each holds some columns. */
+struct caloris_weights_peers {
+    /* x[i] = the largest of all ranks' x[i], i < n. Collective. */
+    int (*max)(void *arg, float *x, size_t n, struct caloris_err *err);
+    void *arg;
+};
+
+/* Reads this rank's ranges, and nothing else of the tensors, once, by pread, on the pool's threads
+ * when there is one. While it runs, each thread has 1 MiB of staging memory beyond the plan, and
+ * an INT8 load holds up to CALORIS_WEIGHTS_HELD_BYTES more at a time.
+ *
+ * INT8 scales cover whole rows of the unsplit tensors: the same at every rank count. With peers
+ * (NULL: this rank is the world) an INT8 load is collective, and when it fails on another rank it
+ * ends here too, with 0: the caller agrees on the outcome. */
+enum { CALORIS_WEIGHTS_HELD_BYTES = 32 << 20 };
 int caloris_weights_load(const char *dir, const struct caloris_model_config *config,
-                         const struct caloris_model_split *split, struct caloris_pool *pool,
+                         const struct caloris_model_split *split, enum caloris_format format,
+                         struct caloris_pool *pool, const struct caloris_weights_peers *peers,
                          struct caloris_weights *weights, struct caloris_err *err);
 
 /* Invented weights (small, pseudo-random) for benchmarks. Layers share `distinct` different
  * ones, as many as fit in memory_limit (at least one). memory_bytes of caloris_weights_plan does
- * not apply: *bytes tells. */
+ * not apply: *bytes tells. Not collective. */
 int caloris_weights_invent(const struct caloris_model_config *config,
-                           const struct caloris_model_split *split, struct caloris_pool *pool,
-                           uint64_t memory_limit, struct caloris_weights *weights, uint64_t *bytes,
+                           const struct caloris_model_split *split, enum caloris_format format,
+                           struct caloris_pool *pool, uint64_t memory_limit,
+                           struct caloris_weights *weights, uint64_t *bytes,
                            struct caloris_err *err);
 
 /* NULL-safe; a zeroed struct is fine. */

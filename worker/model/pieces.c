@@ -140,6 +140,7 @@ static int add(const struct listing *listing, enum caloris_role role, size_t lay
     struct caloris_piece piece = {
         .role = role,
         .layer = layer,
+        .sliced = parts[role].cols == AXIS_Q || parts[role].cols == AXIS_FFN,
         .row_first = rows->first,
         .rows = rows->count,
         .col_first = cols->first,
@@ -152,8 +153,7 @@ static int add(const struct listing *listing, enum caloris_role role, size_t lay
     }
     if (listing->tensors && look_up(listing, &piece, err) < 0)
         return -1;
-    if (piece.rows > 0 && piece.cols > 0)
-        pieces->piece[pieces->n++] = piece;
+    pieces->piece[pieces->n++] = piece;
     return 0;
 }
 
@@ -238,11 +238,12 @@ struct run {
 static void run_one(void *arg, size_t index, int thread)
 {
     struct run *run = arg;
-    if (atomic_load(&run->failed))
+    const struct caloris_piece *piece = &run->pieces->piece[index];
+    if (atomic_load(&run->failed) || piece->rows == 0 || piece->cols == 0)
         return;
     struct caloris_err err = {0};
     char *staging = run->staging + (size_t)thread * CALORIS_STAGING_BYTES;
-    if (run->each(&run->pieces->piece[index], staging, run->arg, &err) == 0)
+    if (run->each(piece, staging, run->arg, &err) == 0)
         return;
     if (!atomic_exchange(&run->failed, true))
         run->err = err;

@@ -15,6 +15,7 @@
 struct caloris_piece {
     enum caloris_role role;
     size_t layer;
+    bool sliced; /* ranks hold columns of it: nobody sees a whole row */
     size_t row_first, rows;
     size_t col_first, cols, whole_cols;
 
@@ -33,7 +34,8 @@ struct caloris_pieces {
     size_t n;
 };
 
-/* The list for `layers` layers of the model. Empty pieces are left out. tensors: where to look
+/* The list for `layers` layers of the model, equally long on every rank: a piece may be empty.
+ * tensors: where to look
  * them up; every tensor of the model, of other ranks' too, must be there with the right shape
  * and a readable dtype, and no other. NULL: nothing is looked up. Free with caloris_pieces_free. */
 int caloris_pieces_list(const struct caloris_model_config *config,
@@ -53,7 +55,7 @@ void caloris_pieces_free(struct caloris_pieces *pieces);
  * always fits. */
 enum { CALORIS_STAGING_BYTES = 1 << 20 };
 
-/* Calls each(piece, staging, arg) for every piece, on the pool's threads when there is one. The
+/* Calls each(piece, staging, arg) for every piece that is not empty, on the pool's threads when there is one. The
  * first failure stops the rest and is returned. */
 int caloris_pieces_run(const struct caloris_pieces *pieces, struct caloris_pool *pool,
                        int (*each)(const struct caloris_piece *piece, void *staging, void *arg,

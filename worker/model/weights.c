@@ -1,15 +1,14 @@
+#include "worker/model/load.h"
 #include "worker/model/memory.h"
-#include "worker/model/model.h"
-#include "worker/model/pieces.h"
 
 #include "base/err.h"
 #include "base/file.h"
 
-#include <stdatomic.h>
+#include <math.h>
 
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
-                         const struct caloris_model_split *split, uint64_t *memory_bytes,
-                         uint64_t *read_bytes, struct caloris_err *err)
+                         const struct caloris_model_split *split, enum caloris_format format,
+                         uint64_t *memory_bytes, uint64_t *read_bytes, struct caloris_err *err)
 {
     struct caloris_pieces pieces;
     struct caloris_tensors *tensors = caloris_tensors_open(dir, err);
@@ -17,7 +16,7 @@ int caloris_weights_plan(const char *dir, const struct caloris_model_config *con
         return -1;
     int rc = caloris_pieces_list(config, split, config->layers, dir, tensors, &pieces, err);
     if (rc == 0) {
-        *memory_bytes = caloris_weights_bytes(config, split, config->layers);
+        *memory_bytes = caloris_weights_bytes(config, split, format, config->layers);
         *read_bytes = caloris_pieces_bytes(&pieces);
         caloris_pieces_free(&pieces);
     }
@@ -25,16 +24,10 @@ int caloris_weights_plan(const char *dir, const struct caloris_model_config *con
     return rc;
 }
 
-struct loading {
-    const struct caloris_tensors *tensors;
-    _Atomic uint64_t bytes_read;
-};
-
-/* Rows [row, row + n) of the piece, packed one behind the other into staging. Whole rows stand
- * together in the file and are one read; slices of columns are one read each, so that nothing is
- * read that is not wanted. */
-static int read_rows(struct loading *loading, const struct caloris_piece *piece, size_t row,
-                     size_t n, char *staging, struct caloris_err *err)
+/* Whole rows stand together in the file and are one read; slices of columns are one read each, so
+ * that nothing is read that is not wanted. */
+int caloris_load_rows(struct caloris_loading *loading, const struct caloris_piece *piece,
+                      size_t row, size_t n, void *to, struct caloris_err *err)
 {
     const struct caloris_tensor_file *file = &loading->tensors->files[piece->tensor->file];
     size_t item = caloris_dtype_bytes(piece->dtype);
@@ -48,7 +41,7 @@ static int read_rows(struct loading *loading, const struct caloris_piece *piece,
         reads = 1;
     }
     for (size_t i = 0; i < reads; i++) {
-        if (caloris_file_read_at(file->fd, file->path, staging + i * bytes, bytes,
+        if (caloris_file_read_at(file->fd, file->path, (char *)to + i * bytes, bytes,
                                  offset + i * stride, err) < 0)
             return caloris_err_prefix(err, "%s", piece->tensor->name);
         atomic_fetch_add(&loading->bytes_read, bytes);
@@ -56,48 +49,93 @@ static int read_rows(struct loading *loading, const struct caloris_piece *piece,
     return 0;
 }
 
-static int read_piece(const struct caloris_piece *piece, void *staging, void *arg,
-                      struct caloris_err *err)
+int caloris_load_scales(const struct caloris_loading *loading, const struct caloris_piece *piece,
+                        size_t row, size_t n, const float *absmax, struct caloris_err *err)
 {
-    struct loading *loading = arg;
-    size_t most = CALORIS_STAGING_BYTES / (piece->cols * caloris_dtype_bytes(piece->dtype));
-    for (size_t row = 0; row < piece->rows; row += most) {
-        size_t n = piece->rows - row < most ? piece->rows - row : most;
-        if (read_rows(loading, piece, row, n, staging, err) < 0)
-            return -1;
-        if (piece->matrix)
-            caloris_matrix_fill(piece->matrix, piece->to_row + row, n, staging, piece->dtype);
-        else
-            caloris_convert_to_f32(piece->dtype, staging, piece->vector + row, n);
+    float *scale = piece->matrix->scale + piece->to_row + row;
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(absmax[i]))
+            return caloris_err_set(err, CALORIS_BAD_MODEL,
+                                   "%s: %s: row %zu holds what is not a finite number",
+                                   loading->tensors->files[piece->tensor->file].path,
+                                   piece->tensor->name, piece->row_first + row + i);
+        scale[i] = caloris_matrix_scale(absmax[i]);
     }
     return 0;
 }
 
+/* Rows of a matrix, whole ones where the format has scales. */
+static int place_rows(struct caloris_loading *loading, const struct caloris_piece *piece,
+                      size_t row, size_t n, const char *staging, struct caloris_err *err)
+{
+    enum { AT_ONCE = 256 };
+    const size_t row_bytes = piece->cols * caloris_dtype_bytes(piece->dtype);
+    for (size_t at = 0; piece->matrix->scale && at < n; at += AT_ONCE) {
+        float absmax[AT_ONCE] = {0};
+        const size_t some = n - at < AT_ONCE ? n - at : AT_ONCE;
+        caloris_matrix_absmax(staging + at * row_bytes, piece->dtype, some, piece->cols, absmax);
+        if (caloris_load_scales(loading, piece, row + at, some, absmax, err) < 0)
+            return -1;
+    }
+    caloris_matrix_fill(piece->matrix, piece->to_row + row, n, staging, piece->dtype);
+    return 0;
+}
+
+static int read_piece(const struct caloris_piece *piece, void *staging, void *arg,
+                      struct caloris_err *err)
+{
+    struct caloris_loading *loading = arg;
+    size_t most = CALORIS_STAGING_BYTES / (piece->cols * caloris_dtype_bytes(piece->dtype));
+    if (piece->sliced && loading->format == CALORIS_FORMAT_INT8)
+        return 0;
+    for (size_t row = 0; row < piece->rows; row += most) {
+        size_t n = piece->rows - row < most ? piece->rows - row : most;
+        if (caloris_load_rows(loading, piece, row, n, staging, err) < 0)
+            return -1;
+        if (!piece->matrix)
+            caloris_convert_to_f32(piece->dtype, staging, piece->vector + row, n);
+        else if (place_rows(loading, piece, row, n, staging, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* All that a rank can do by itself. */
+static int load_alone(const char *dir, const struct caloris_model_config *config,
+                      const struct caloris_model_split *split, struct caloris_loading *loading,
+                      struct caloris_pool *pool, struct caloris_pieces *pieces,
+                      struct caloris_weights *weights, struct caloris_err *err)
+{
+    struct caloris_tensors *tensors = caloris_tensors_open(dir, err);
+    loading->tensors = tensors;
+    /* Files that do not fit the config are told before memory is taken for them. */
+    if (!tensors ||
+        caloris_pieces_list(config, split, config->layers, dir, tensors, pieces, err) < 0)
+        return -1;
+    if (caloris_weights_reserve(config, split, loading->format, config->layers, weights, err) < 0)
+        return -1;
+    caloris_pieces_attach(pieces, weights);
+    return caloris_pieces_run(pieces, pool, read_piece, loading, err);
+}
+
 int caloris_weights_load(const char *dir, const struct caloris_model_config *config,
-                         const struct caloris_model_split *split, struct caloris_pool *pool,
+                         const struct caloris_model_split *split, enum caloris_format format,
+                         struct caloris_pool *pool, const struct caloris_weights_peers *peers,
                          struct caloris_weights *weights, struct caloris_err *err)
 {
     struct caloris_pieces pieces = {0};
-    struct loading loading = {0};
-    int rc = -1;
+    struct caloris_loading loading = {.format = format};
+    bool left = false;
     *weights = (struct caloris_weights){0};
-    struct caloris_tensors *tensors = caloris_tensors_open(dir, err);
-    if (!tensors)
-        return -1;
-    loading.tensors = tensors;
-    /* Files that do not fit the config are told before memory is taken for them. */
-    if (caloris_pieces_list(config, split, config->layers, dir, tensors, &pieces, err) < 0)
-        goto out;
-    if (caloris_weights_reserve(config, split, config->layers, weights, err) < 0)
-        goto out;
-    caloris_pieces_attach(&pieces, weights);
-    if (caloris_pieces_run(&pieces, pool, read_piece, &loading, err) < 0)
-        goto out;
+    int rc = load_alone(dir, config, split, &loading, pool, &pieces, weights, err);
+    if (format == CALORIS_FORMAT_INT8) {
+        rc = caloris_load_meet(peers, rc, &left, err);
+        if (rc == 0 && !left)
+            rc = caloris_load_sliced(&loading, &pieces, pool, peers, &left, err);
+    }
     weights->bytes_read = loading.bytes_read;
-    rc = 0;
-out:
     caloris_pieces_free(&pieces);
-    caloris_tensors_close(tensors);
+    caloris_tensors_close(loading.tensors);
     if (rc < 0)
         caloris_weights_free(weights);
     return rc;

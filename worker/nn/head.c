@@ -216,7 +216,7 @@ static size_t gather_block(struct caloris_nn *nn, const struct caloris_nn_want *
 void caloris_nn_head(struct caloris_nn *nn, const struct caloris_nn_want *wants, size_t n,
                      const struct caloris_rule *rules, size_t best, uint64_t *head_rows)
 {
-    const size_t d = nn->config->hidden, v = nn->split.vocab;
+    const size_t v = nn->split.vocab;
     for (size_t w = 0; w < n; w++) {
         nn->summaries[w] = (struct caloris_summary){.max = -INFINITY};
         for (size_t i = 0; i < CALORIS_MAX_PROBES; i++)
@@ -230,10 +230,11 @@ void caloris_nn_head(struct caloris_nn *nn, const struct caloris_nn_want *wants,
         for (size_t at = 0; at < v; at += HEAD_TILE_VOCAB) {
             const size_t count = v - at < HEAD_TILE_VOCAB ? v - at : HEAD_TILE_VOCAB;
             const struct caloris_matrix part = caloris_matrix_rows(&nn->weights->head, at, count);
-            caloris_gemm(nn->pool, &part, nn->n, d, rows, nn->tile, HEAD_TILE_VOCAB, 0,
-                         nn->gemm_scratch);
+            caloris_nn_multiply(nn, CALORIS_PHASE_HEAD, &part, nn->n, rows, nn->tile,
+                                HEAD_TILE_VOCAB);
             struct head_task task = {nn, wants, rules, head_row, best, first, at, count};
             caloris_pool_run(nn->pool, end - first, summarise_want, &task);
+            caloris_nn_lap(nn, CALORIS_PHASE_HEAD, 0, 0);
         }
         first = end;
     }
@@ -244,8 +245,7 @@ void caloris_nn_logits(struct caloris_nn *nn, size_t first, size_t n, float *to)
     const size_t d = nn->config->hidden;
     caloris_rmsnorm(nn->pool, nn->x + first * d, nn->weights->final_norm, nn->config->norm_eps, n,
                     d, nn->n);
-    caloris_gemm(nn->pool, &nn->weights->head, nn->n, d, n, to, nn->split.vocab, 0,
-                 nn->gemm_scratch);
+    caloris_nn_multiply(nn, CALORIS_PHASE_HEAD, &nn->weights->head, nn->n, n, to, nn->split.vocab);
 }
 
 size_t caloris_nn_tile_floats(void)

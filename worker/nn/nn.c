@@ -80,10 +80,27 @@ void caloris_nn_prepare(struct caloris_nn *nn)
 
 /* ---- the forward pass ------------------------------------------------------------------------------------------- */
 
+/* A lap over n numbers: so many operations on each, and so many of them moved for each. */
+static void lap_vectors(struct caloris_nn *nn, enum caloris_phase phase, double operations,
+                        double moved, size_t n)
+{
+    caloris_nn_lap(nn, phase, operations * (double)n, moved * (double)n * sizeof(float));
+}
+
 static int allreduce(struct caloris_nn *nn, float *rows, size_t n_rows, struct caloris_err *err)
 {
-    return caloris_comm_allreduce_f32(nn->comm, rows, n_rows * nn->config->hidden, nn->comm_scratch,
-                                      err);
+    struct caloris_comm_counters before, after;
+    caloris_comm_counters(nn->comm, &before);
+    int rc = caloris_comm_allreduce_f32(nn->comm, rows, n_rows * nn->config->hidden,
+                                        nn->comm_scratch, err);
+    caloris_comm_counters(nn->comm, &after);
+    caloris_nn_lap(nn, CALORIS_PHASE_ALLREDUCE, 0, (double)(after.bytes_sent - before.bytes_sent));
+    if (nn->profile.on) {
+        const double wait = after.wait_s - before.wait_s;
+        nn->profile.phase[CALORIS_PHASE_ALLREDUCE].seconds -= wait;
+        nn->profile.phase[CALORIS_PHASE_WAIT].seconds += wait;
+    }
+    return rc;
 }
 
 struct embed_task {
@@ -112,6 +129,7 @@ static int embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows, stru
 {
     struct embed_task task = {nn, rows->ids};
     caloris_pool_run(nn->pool, rows->rows, embed_row, &task);
+    lap_vectors(nn, CALORIS_PHASE_EMBED, 0, 2, rows->rows * nn->config->hidden);
     return allreduce(nn, nn->x, rows->rows, err);
 }
 
@@ -171,6 +189,20 @@ static void lay_out_attention(struct caloris_nn *nn, const struct caloris_nn_row
     }
 }
 
+/* Two products of head_dim per query, head and key; queries and outputs once, keys and values once. */
+static void lap_attention(struct caloris_nn *nn, const struct caloris_nn_rows *rows)
+{
+    const double hd = (double)nn->config->head_dim, h = (double)nn->split.heads;
+    const double k = (double)nn->split.kv_heads;
+    double operations = 0, numbers = 0;
+    for (size_t i = 0; nn->profile.on && i < rows->canvases; i++) {
+        const double q = (double)rows->canvas[i].rows, keys = (double)rows->canvas[i].length;
+        operations += 4 * q * keys * h * hd;
+        numbers += 2 * (q * h + keys * k) * hd;
+    }
+    caloris_nn_lap(nn, CALORIS_PHASE_ATTENTION, operations, numbers * sizeof(float));
+}
+
 /* x += W_o attention(rope(W_q n), rope(W_k n), W_v n), n = rmsnorm(x), summed over ranks. */
 static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *rows,
                      struct caloris_err *err)
@@ -183,8 +215,8 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
     float *mixed = nn->wide + rows->rows * stride; /* [R, h hd] */
 
     caloris_rmsnorm(nn->pool, nn->x, layer->attn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
-    caloris_gemm(nn->pool, &layer->qkv, nn->n, c->hidden, rows->rows, qkv, stride, 0,
-                 nn->gemm_scratch);
+    lap_vectors(nn, CALORIS_PHASE_NORMS, 4, 2, rows->rows * c->hidden);
+    caloris_nn_multiply(nn, CALORIS_PHASE_QKV, &layer->qkv, nn->n, rows->rows, qkv, stride);
     caloris_rope(nn->pool, qkv, stride, rows->rows, h + k, hd, hd, rows->position, nn->rope);
 
     struct keep_task keep = {nn, rows, qkv, kept(nn, l)};
@@ -192,11 +224,12 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
     lay_out_attention(nn, rows, qkv, keep.kept, mixed);
     if (h > 0)
         caloris_attend(nn->pool, nn->attention, rows->canvases, nn->attention_scratch);
-    caloris_gemm(nn->pool, &layer->o, mixed, h * hd, rows->rows, nn->n, c->hidden, 0,
-                 nn->gemm_scratch);
+    lap_attention(nn, rows);
+    caloris_nn_multiply(nn, CALORIS_PHASE_O, &layer->o, mixed, rows->rows, nn->n, c->hidden);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
     caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
+    lap_vectors(nn, CALORIS_PHASE_NORMS, 1, 3, rows->rows * c->hidden);
     return 0;
 }
 
@@ -211,14 +244,16 @@ static int mlp(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *ro
     float *gated = nn->wide + rows->rows * 2 * f; /* [R, f] */
 
     caloris_rmsnorm(nn->pool, nn->x, layer->ffn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
-    caloris_gemm(nn->pool, &layer->gate_up, nn->n, c->hidden, rows->rows, gate_up, 2 * f, 0,
-                 nn->gemm_scratch);
+    lap_vectors(nn, CALORIS_PHASE_NORMS, 4, 2, rows->rows * c->hidden);
+    caloris_nn_multiply(nn, CALORIS_PHASE_GATE_UP, &layer->gate_up, nn->n, rows->rows, gate_up,
+                        2 * f);
     caloris_swiglu(nn->pool, gate_up, rows->rows, f, gated);
-    caloris_gemm(nn->pool, &layer->down, gated, f, rows->rows, nn->n, c->hidden, 0,
-                 nn->gemm_scratch);
+    lap_vectors(nn, CALORIS_PHASE_SWIGLU, 5, 3, rows->rows * f);
+    caloris_nn_multiply(nn, CALORIS_PHASE_DOWN, &layer->down, gated, rows->rows, nn->n, c->hidden);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
     caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
+    lap_vectors(nn, CALORIS_PHASE_NORMS, 1, 3, rows->rows * c->hidden);
     return 0;
 }
 

@@ -30,7 +30,15 @@ struct caloris_nn_limits {
     enum caloris_format format; /* of the matrices, FP32 among them or not */
 };
 
+/* A stopwatch that is always on some phase. */
+struct caloris_nn_profile {
+    bool on;
+    uint64_t lap_ns; /* when the phase at hand began */
+    struct caloris_phase_cost phase[CALORIS_PHASES];
+};
+
 struct caloris_nn {
+    struct caloris_nn_profile profile;
     const struct caloris_model_config *config;
     struct caloris_model_split split;
     struct caloris_nn_limits limits;
@@ -62,6 +70,16 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
                      const struct caloris_model_split *split,
                      const struct caloris_nn_limits *limits, void *memory, uint64_t *bytes,
                      uint64_t *kv_bytes, struct caloris_err *err);
+
+/* The stopwatch: from now on; and: what went by since the last lap was this phase, with that many operations and bytes. */
+void caloris_nn_start(struct caloris_nn *nn);
+void caloris_nn_lap(struct caloris_nn *nn, enum caloris_phase phase, double operations,
+                    double bytes);
+
+/* y = x * matrixᵀ and a lap of that phase. */
+void caloris_nn_multiply(struct caloris_nn *nn, enum caloris_phase phase,
+                         const struct caloris_matrix *matrix, const float *x, size_t rows, float *y,
+                         size_t y_stride);
 
 /* Fills the tables; weights, comm and pool are set by then. */
 void caloris_nn_prepare(struct caloris_nn *nn);
