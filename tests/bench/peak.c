@@ -116,7 +116,7 @@ double bench_peak(struct caloris_pool *pool, enum caloris_format format)
 /* ---- bandwidth ---------------------------------------------------------------------------------- */
 
 typedef uint64_t line __attribute__((vector_size(64)));
-enum { PARTS = 16, LINES_AT_ONCE = 4 };
+enum { PARTS = 16, LINES_AT_ONCE = 4, LINES_AHEAD = 64 };
 
 struct stream {
     const line *from;
@@ -131,8 +131,10 @@ static void read_part(void *arg, size_t index, int thread)
     const line *at = stream->from + index * stream->lines;
     line sum[LINES_AT_ONCE] = {{0}};
     for (size_t i = 0; i + LINES_AT_ONCE <= stream->lines; i += LINES_AT_ONCE) {
-        for (size_t j = 0; j < LINES_AT_ONCE; j++)
+        for (size_t j = 0; j < LINES_AT_ONCE; j++) {
+            __builtin_prefetch(at + i + j + LINES_AHEAD, 0, 3);
             sum[j] += at[i + j];
+        }
     }
     for (size_t j = 0; j < LINES_AT_ONCE; j++)
         stream->seen[index] += sum[j];

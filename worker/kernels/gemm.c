@@ -94,7 +94,7 @@ void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix
         .row_tiles = 1,
         .out_tiles = 1,
     };
-    if (job.kernels->pack) {
+    if (job.kernels->block_rows > 0) {
         caloris_gemm_panels(pool, job.kernels, &job.whole, scratch);
         return;
     }

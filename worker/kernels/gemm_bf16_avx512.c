@@ -41,5 +41,6 @@ const struct caloris_matrix_kernels caloris_bf16_avx512 = {
     .needs = CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512,
     .name = "avx512",
     .gemm = gemm,
+    .block_rows = BLOCK_ROWS,
     .pack = pack_bf16,
 };

@@ -33,5 +33,6 @@ const struct caloris_matrix_kernels caloris_bf16_avx512_bf16 = {
     .needs = CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512 | CALORIS_CPU_AVX512_BF16,
     .name = "avx512-bf16",
     .gemm = gemm,
+    .block_rows = BLOCK_ROWS,
     .pack = pack_bf16,
 };

@@ -37,5 +37,6 @@ const struct caloris_matrix_kernels caloris_int8_avx2 = {
     .needs = CALORIS_CPU_AVX2,
     .name = "avx2",
     .gemm = gemm,
+    .block_rows = BLOCK_ROWS,
     .pack = pack_int8,
 };

@@ -6,7 +6,7 @@
 typedef __m512i vec;
 typedef __m512i opened;
 typedef int32_t sum_number;
-enum { VECS = 1, BLOCK_ROWS = 12, BLOCK_PANELS = 2 };
+enum { VECS = 1, BLOCK_ROWS = 14, BLOCK_PANELS = 2 };
 
 static inline opened open_weights(vec w)
 {
@@ -33,5 +33,6 @@ const struct caloris_matrix_kernels caloris_int8_avx512_vnni = {
     .needs = CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512 | CALORIS_CPU_AVX512_VNNI,
     .name = "avx512-vnni",
     .gemm = gemm,
+    .block_rows = BLOCK_ROWS,
     .pack = pack_int8,
 };

@@ -32,5 +32,6 @@ const struct caloris_matrix_kernels caloris_int8_avx_vnni = {
     .needs = CALORIS_CPU_AVX2 | CALORIS_CPU_AVX_VNNI,
     .name = "avx-vnni",
     .gemm = gemm,
+    .block_rows = BLOCK_ROWS,
     .pack = pack_int8,
 };

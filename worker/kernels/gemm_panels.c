@@ -6,8 +6,8 @@
 #include "worker/pool/pool.h"
 
 enum {
-    SUMS_BYTES = TILE_ROWS * TILE_PANELS * LINE_BYTES, /* of one thread */
-    TASKS_PER_THREAD = 4,                              /* slack for a thread that is slowed down */
+    SUMS_BYTES = SUM_ROWS * TILE_PANELS * LINE_BYTES, /* of one thread */
+    TASKS_PER_THREAD = 4,                             /* slack for a thread that is slowed down */
     MIN_TASK_BYTES = 1 << 17, /* weights of a task: below some 10 us it is not worth handing out */
     MIN_TASK_MACS = 1 << 21,
     PACK_NUMBERS = 1 << 15, /* of a task that packs rows */
@@ -20,7 +20,8 @@ struct job {
     unsigned char *packed;
     float *row_scale;
     char *sums;
-    size_t rows_per_task;        /* of packing */
+    size_t row_bytes;
+    size_t blocks_per_task;      /* of packing */
     size_t row_tiles, out_tiles; /* of the product */
 };
 
@@ -54,33 +55,41 @@ size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, s
     return bytes;
 }
 
-static void pack_rows(void *arg, size_t index, int thread)
+static void pack_blocks(void *arg, size_t index, int thread)
 {
     (void)thread;
     const struct job *job = arg;
     const struct caloris_gemm_tile *whole = &job->whole;
-    size_t first = index * job->rows_per_task;
-    size_t end = min(whole->rows, first + job->rows_per_task);
-    for (size_t r = first; r < end; r++)
-        job->kernels->pack(whole->x + r * whole->x_stride, whole->matrix->in,
-                           job->packed + r * whole->packed_stride, &job->row_scale[r]);
+    const size_t first = index * job->blocks_per_task;
+    for (size_t b = first; b < min(whole->all_blocks, first + job->blocks_per_task); b++) {
+        size_t row, rows;
+        caloris_size_deal(whole->rows, whole->all_blocks, b, &row, &rows);
+        for (size_t r = 0; r < rows; r++)
+            job->kernels->pack(whole->x + (row + r) * whole->x_stride, whole->matrix->in,
+                               job->packed + row * job->row_bytes + r * GROUP_BYTES,
+                               rows * GROUP_BYTES, &job->row_scale[row + r]);
+    }
 }
 
 static void run_tile(void *arg, size_t index, int thread)
 {
     const struct job *job = arg;
-    struct caloris_gemm_tile tile = job->whole;
-    size_t row_first, panel_first, panel_count;
-    size_t all_panels = ceil_div(job->whole.out_count, PANEL_OUTS);
+    const struct caloris_gemm_tile *whole = &job->whole;
+    struct caloris_gemm_tile tile = *whole;
+    size_t panel_first, panel_count, row_first, row_end, last_rows;
+    caloris_size_deal(whole->all_blocks, job->row_tiles, index % job->row_tiles, &tile.block_first,
+                      &tile.row_blocks);
+    caloris_size_deal(whole->rows, whole->all_blocks, tile.block_first, &row_first, &last_rows);
+    caloris_size_deal(whole->rows, whole->all_blocks, tile.block_first + tile.row_blocks - 1,
+                      &row_end, &last_rows);
     /* Pairs of panels, because kernels take them by two. */
-    caloris_size_deal(job->whole.rows, job->row_tiles, index % job->row_tiles, &row_first,
-                      &tile.rows);
-    caloris_size_deal(ceil_div(all_panels, 2), job->out_tiles, index / job->row_tiles, &panel_first,
-                      &panel_count);
+    caloris_size_deal(ceil_div(whole->out_count, 2 * PANEL_OUTS), job->out_tiles,
+                      index / job->row_tiles, &panel_first, &panel_count);
+    tile.rows = row_end + last_rows - row_first;
     tile.out_first = panel_first * 2 * PANEL_OUTS;
-    tile.out_count = min(panel_count * 2 * PANEL_OUTS, job->whole.out_count - tile.out_first);
+    tile.out_count = min(panel_count * 2 * PANEL_OUTS, whole->out_count - tile.out_first);
     tile.y += row_first * tile.y_stride;
-    tile.packed = job->packed + row_first * tile.packed_stride;
+    tile.packed = job->packed + row_first * job->row_bytes;
     tile.row_scale = job->row_scale + row_first;
     tile.sums = job->sums + (size_t)thread * SUMS_BYTES;
     job->kernels->gemm(&tile);
@@ -102,19 +111,20 @@ static void choose_grid(struct job *job, size_t threads)
     job->row_tiles = ceil_div(whole->rows, TILE_ROWS);
     job->out_tiles = min(pairs, ceil_div(wanted, job->row_tiles));
     if (job->out_tiles * job->row_tiles < wanted)
-        job->row_tiles = min(whole->rows, ceil_div(wanted, job->out_tiles));
+        job->row_tiles = min(whole->all_blocks, ceil_div(wanted, job->out_tiles));
 }
 
 void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_kernels *kernels,
                          const struct caloris_gemm_tile *whole, void *scratch)
 {
-    size_t in = whole->matrix->in;
     struct job job = {.whole = *whole, .kernels = kernels, .packed = scratch};
-    job.whole.packed_stride = caloris_row_bytes(whole->matrix->format, in);
-    job.row_scale = (float *)(job.packed + whole->rows * job.whole.packed_stride);
+    job.row_bytes = caloris_row_bytes(whole->matrix->format, whole->matrix->in);
+    job.row_scale = (float *)(job.packed + whole->rows * job.row_bytes);
     job.sums = (char *)job.row_scale + scale_bytes(whole->rows);
-    job.rows_per_task = in < PACK_NUMBERS ? PACK_NUMBERS / (in + 1) + 1 : 1;
-    caloris_pool_run(pool, ceil_div(whole->rows, job.rows_per_task), pack_rows, &job);
+    job.whole.all_rows = whole->rows;
+    job.whole.all_blocks = ceil_div(whole->rows, kernels->block_rows);
+    job.blocks_per_task = PACK_NUMBERS / (whole->matrix->in * kernels->block_rows + 1) + 1;
+    caloris_pool_run(pool, ceil_div(job.whole.all_blocks, job.blocks_per_task), pack_blocks, &job);
     choose_grid(&job, (size_t)caloris_pool_threads(pool));
     caloris_pool_run(pool, job.row_tiles * job.out_tiles, run_tile, &job);
 }

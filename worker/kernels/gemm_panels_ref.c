@@ -51,8 +51,9 @@ static float sum_bf16(const struct caloris_matrix *matrix, size_t o, const unsig
 
 static void gemm_int8(const struct caloris_gemm_tile *tile)
 {
+    const size_t row_bytes = caloris_row_bytes(tile->matrix->format, tile->matrix->in);
     for (size_t r = 0; r < tile->rows; r++) {
-        const unsigned char *row = tile->packed + r * tile->packed_stride;
+        const unsigned char *row = tile->packed + r * row_bytes; /* a block each */
         float *y = tile->y + r * tile->y_stride;
         for (size_t o = tile->out_first; o < tile->out_first + tile->out_count; o++) {
             float sum =
@@ -64,8 +65,9 @@ static void gemm_int8(const struct caloris_gemm_tile *tile)
 
 static void gemm_bf16(const struct caloris_gemm_tile *tile)
 {
+    const size_t row_bytes = caloris_row_bytes(tile->matrix->format, tile->matrix->in);
     for (size_t r = 0; r < tile->rows; r++) {
-        const unsigned char *row = tile->packed + r * tile->packed_stride;
+        const unsigned char *row = tile->packed + r * row_bytes; /* a block each */
         float *y = tile->y + r * tile->y_stride;
         for (size_t o = tile->out_first; o < tile->out_first + tile->out_count; o++) {
             float sum = sum_bf16(tile->matrix, o, row);
@@ -75,6 +77,16 @@ static void gemm_bf16(const struct caloris_gemm_tile *tile)
 }
 
 const struct caloris_matrix_kernels caloris_bf16_ref = {
-    .isa = CALORIS_ISA_REF, .name = "ref", .gemm = gemm_bf16, .pack = pack_bf16};
+    .isa = CALORIS_ISA_REF,
+    .name = "ref",
+    .gemm = gemm_bf16,
+    .block_rows = 1,
+    .pack = pack_bf16,
+};
 const struct caloris_matrix_kernels caloris_int8_ref = {
-    .isa = CALORIS_ISA_REF, .name = "ref", .gemm = gemm_int8, .pack = pack_int8};
+    .isa = CALORIS_ISA_REF,
+    .name = "ref",
+    .gemm = gemm_int8,
+    .block_rows = 1,
+    .pack = pack_int8,
+};

@@ -7,35 +7,59 @@
 #include "worker/kernels/round.h"
 
 #include <math.h>
+#include <stdbool.h>
 
-static inline void pack_bf16(const float *x, size_t n, unsigned char *to, float *scale)
+enum { PACK_BYTES = 512 }; /* put in place at a time */
+
+/* Groups of a row from where they stand next to each other. */
+static inline void place_groups(const unsigned char *from, size_t groups, unsigned char *to,
+                                size_t stride)
 {
-    uint16_t *half = (uint16_t *)(void *)to;
-    size_t all = caloris_panel_groups(CALORIS_FORMAT_BF16, n) * 2;
-    for (size_t i = 0; i < n; i++)
-        half[i] = caloris_round_bf16(x[i]);
-    for (size_t i = n; i < all; i++)
-        half[i] = 0;
+    if (stride == GROUP_BYTES) {
+        memcpy(to, from, groups * GROUP_BYTES);
+        return;
+    }
+    for (size_t g = 0; g < groups; g++)
+        memcpy(to + g * stride, from + g * GROUP_BYTES, GROUP_BYTES);
+}
+
+static inline void pack_bf16(const float *x, size_t n, unsigned char *to, size_t stride,
+                             float *scale)
+{
+    enum { NUMBERS = PACK_BYTES / 2 };
+    const size_t all = caloris_panel_groups(CALORIS_FORMAT_BF16, n) * 2;
+    for (size_t at = 0; at < all; at += NUMBERS) {
+        uint16_t half[NUMBERS];
+        size_t count = all - at < NUMBERS ? all - at : NUMBERS;
+        size_t given = n - at < count ? n - at : count; /* the padding is less than a block */
+        for (size_t i = 0; i < given; i++)
+            half[i] = caloris_round_bf16(x[at + i]);
+        memset(half + given, 0, (count - given) * sizeof(half[0]));
+        place_groups((unsigned char *)half, count / 2, to + at / 2 * stride, stride);
+    }
     *scale = 1;
 }
 
 /* q = round(127 x / max |x|), stored as q + 128. */
-static inline void pack_int8(const float *x, size_t n, unsigned char *to, float *scale)
+static inline void pack_int8(const float *x, size_t n, unsigned char *to, size_t stride,
+                             float *scale)
 {
-    size_t all = caloris_panel_groups(CALORIS_FORMAT_INT8, n) * 4;
-    uint32_t magnitude = caloris_largest(x, n);
+    const size_t all = caloris_panel_groups(CALORIS_FORMAT_INT8, n) * 4;
+    const uint32_t magnitude = caloris_largest(x, n);
     float most;
     memcpy(&most, &magnitude, sizeof(most));
-    if (!(most >= CALORIS_INT8_LEAST && most <= FLT_MAX)) {
-        memset(to, ROW_OFFSET, all);
-        *scale = most < CALORIS_INT8_LEAST ? 0 : NAN;
-        return;
+    const bool usable = most >= CALORIS_INT8_LEAST && most <= FLT_MAX;
+    const float inverse = usable ? 127 / most : 0;
+    for (size_t at = 0; at < all; at += PACK_BYTES) {
+        unsigned char q[PACK_BYTES];
+        size_t count = all - at < PACK_BYTES ? all - at : PACK_BYTES;
+        size_t given = !usable ? 0 : n - at < count ? n - at : count;
+        for (size_t i = 0; i < given; i++)
+            q[i] = (unsigned char)(caloris_round_int(x[at + i] * inverse) + ROW_OFFSET);
+        memset(q + given, ROW_OFFSET, count - given);
+        place_groups(q, count / 4, to + at / 4 * stride, stride);
     }
-    const float inverse = 127 / most;
-    for (size_t i = 0; i < n; i++)
-        to[i] = (unsigned char)(caloris_round_int(x[i] * inverse) + ROW_OFFSET);
-    memset(to + n, ROW_OFFSET, all - n);
-    *scale = most / 127;
+    *scale = usable ? most / 127 : most < CALORIS_INT8_LEAST ? 0 : NAN;
 }
 
 #endif

@@ -6,6 +6,9 @@
  * the 16 outputs 4 bytes of its row (four int8 or two bf16). The depth is filled up with zeros to
  * whole blocks of 16 groups, so that a block is one tile of AMX.
  *
+ * Rows of activations are packed in blocks of as many rows as the kernel's registers hold, as even as
+ * they get: for each group the 4 bytes of each row of the block.
+ *
  * INT8 rows of activations are stored as q + 128, unsigned, because vpdpbusd multiplies unsigned by
  * signed; the start of a sum, -128 Σ w, makes up for it.
  */
@@ -22,8 +25,9 @@ enum {
     ROW_OFFSET = 128, /* INT8 rows: what is added to q */
 };
 
-/* Rows and outputs of one tile at most, as its sums stand in scratch. */
-enum { TILE_ROWS = 256, TILE_PANELS = 2 };
+/* Sums of one tile, as they stand in scratch: a tile has about TILE_ROWS rows, in whole register
+ * blocks, and takes TILE_PANELS panels at a time. */
+enum { TILE_ROWS = 256, SUM_ROWS = TILE_ROWS + 32, TILE_PANELS = 2 };
 
 /* Groups of a row of `in` numbers; 0 when in is too large. */
 static inline size_t caloris_panel_groups(enum caloris_format format, size_t in)
@@ -38,11 +42,9 @@ static inline size_t caloris_panel_bytes(enum caloris_format format, size_t in)
     return (caloris_panel_groups(format, in) + 1) * LINE_BYTES;
 }
 
-/* Bytes from one packed row of activations to the next: an odd number of cache lines, or the rows
- * of a register block would all fall into one set of the first cache. */
 static inline size_t caloris_row_bytes(enum caloris_format format, size_t in)
 {
-    return (caloris_panel_groups(format, in) * GROUP_BYTES / 64 | 1) * 64;
+    return caloris_panel_groups(format, in) * GROUP_BYTES;
 }
 
 #endif

@@ -32,14 +32,15 @@ enum {
 
 /* One register block over one slice. */
 struct block {
-    const unsigned char *x; /* row 0 at the slice's first group */
-    size_t x_stride;
+    const unsigned char *x; /* the block's rows at the slice's first group */
     const unsigned char *w; /* panel 0 there */
     size_t panel_bytes;
     size_t groups;
-    const unsigned char *start; /* of panel 0, in the first slice; else NULL: go on from sums */
-    sum_number *sums;           /* [rows, SUM_STRIDE] */
-    const unsigned char *ahead; /* weights to be asked for, as many as w; or NULL */
+    const unsigned char *start;   /* of panel 0, in the first slice; else NULL: go on from sums */
+    sum_number *sums;             /* [rows, SUM_STRIDE] */
+    size_t panels_ahead;          /* 0, 1 or BLOCK_PANELS */
+    const unsigned char *w_ahead; /* weights of so many panels to be asked for, as many as w */
+    const unsigned char *x_ahead; /* rows to be asked for, as many as x */
 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -51,8 +52,8 @@ INLINE vec load_vec(const void *from)
     return v;
 }
 
-/* rows, panels and ahead are constants at each call. */
-INLINE void multiply(const struct block *b, size_t rows, size_t panels, bool ahead)
+/* rows, panels and panels_ahead are constants at each call. */
+INLINE void multiply(const struct block *b, size_t rows, size_t panels, size_t panels_ahead)
 {
     const size_t vecs = panels * VECS;
     vec sum[BLOCK_ROWS][BLOCK_PANELS * VECS];
@@ -66,26 +67,26 @@ INLINE void multiply(const struct block *b, size_t rows, size_t panels, bool ahe
             sum[r][v] = load_vec(from);
         }
     }
-    const unsigned char *x = b->x, *w = b->w, *next = b->ahead;
+    const unsigned char *x = b->x, *w = b->w, *next = b->w_ahead, *next_x = b->x_ahead;
     for (size_t g = 0; g < b->groups; g++) {
         opened right[BLOCK_PANELS * VECS];
 #pragma GCC unroll 4
         for (size_t v = 0; v < vecs; v++)
             right[v] = open_weights(load_vec(w + v / VECS * b->panel_bytes + v % VECS * VEC_BYTES));
-        if (ahead) {
 #pragma GCC unroll 2
-            for (size_t p = 0; p < panels; p++)
-                __builtin_prefetch(next + p * b->panel_bytes, 0, 3);
-            next += LINE_BYTES;
-        }
+        for (size_t p = 0; p < panels_ahead; p++)
+            __builtin_prefetch(next + p * b->panel_bytes, 0, 3);
+        next += LINE_BYTES;
+        __builtin_prefetch(next_x, 0, 3);
+        next_x += rows * GROUP_BYTES;
 #pragma GCC unroll 16
         for (size_t r = 0; r < rows; r++) {
-            opened left = open_row(x + r * b->x_stride);
+            opened left = open_row(x + r * GROUP_BYTES);
 #pragma GCC unroll 4
             for (size_t v = 0; v < vecs; v++)
                 sum[r][v] = dot(sum[r][v], left, right[v]);
         }
-        x += GROUP_BYTES;
+        x += rows * GROUP_BYTES;
         w += LINE_BYTES;
     }
 #pragma GCC unroll 16
@@ -102,12 +103,14 @@ INLINE void multiply(const struct block *b, size_t rows, size_t panels, bool ahe
     static void multiply_##n(const struct block *b, size_t panels)                                 \
     {                                                                                              \
         enum { ROWS = n < BLOCK_ROWS ? n : BLOCK_ROWS };                                           \
-        if (panels == BLOCK_PANELS && b->ahead)                                                    \
-            multiply(b, ROWS, BLOCK_PANELS, true);                                                 \
-        else if (panels == BLOCK_PANELS)                                                           \
-            multiply(b, ROWS, BLOCK_PANELS, false);                                                \
+        if (panels < BLOCK_PANELS)                                                                 \
+            multiply(b, ROWS, 1, 1);                                                               \
+        else if (b->panels_ahead == 0)                                                             \
+            multiply(b, ROWS, BLOCK_PANELS, 0);                                                    \
+        else if (b->panels_ahead == 1)                                                             \
+            multiply(b, ROWS, BLOCK_PANELS, 1);                                                    \
         else                                                                                       \
-            multiply(b, ROWS, 1, false);                                                           \
+            multiply(b, ROWS, BLOCK_PANELS, BLOCK_PANELS);                                         \
     }
 MULTIPLY(1)
 MULTIPLY(2)
@@ -132,33 +135,8 @@ static void (*const multiply_rows[])(const struct block *b, size_t panels) = {
 
 /* ---- a tile ------------------------------------------------------------------------------------ */
 
-/* Panels [first, first + n) against all rows of the tile, over groups [group, group + groups). */
-static void multiply_slice(const struct caloris_gemm_tile *tile, size_t panel, size_t panels,
-                           size_t group, size_t groups, sum_number *sums,
-                           const unsigned char *ahead)
-{
-    const size_t panel_bytes = caloris_panel_bytes(tile->matrix->format, tile->matrix->in);
-    const unsigned char *start = (const unsigned char *)tile->matrix->data + panel * panel_bytes;
-    const size_t blocks = tile->rows / BLOCK_ROWS + (tile->rows % BLOCK_ROWS != 0);
-    for (size_t i = 0; i < blocks; i++) {
-        size_t row, rows;
-        caloris_size_deal(tile->rows, blocks, i, &row, &rows);
-        struct block b = {
-            .x = tile->packed + row * tile->packed_stride + group * GROUP_BYTES,
-            .x_stride = tile->packed_stride,
-            .w = start + (group + 1) * LINE_BYTES,
-            .panel_bytes = panel_bytes,
-            .groups = groups,
-            .start = group == 0 ? start : NULL,
-            .sums = sums + row * SUM_STRIDE,
-            .ahead = i == 0 ? ahead : NULL,
-        };
-        multiply_rows[rows](&b, panels);
-    }
-}
-
-/* y = sum * scale of the row * scale of the output (+ beta y), n outputs: a constant at the calls
- * that matter. */
+/* y = sum * scale of the row * scale of the output (+ beta y), n outputs: a constant at the call
+ * that matters. */
 INLINE void finish_outputs(const sum_number *sum, float row_scale, const float *scale, float beta,
                            float *y, size_t n)
 {
@@ -171,50 +149,100 @@ INLINE void finish_outputs(const sum_number *sum, float row_scale, const float *
     }
 }
 
-static void finish(const struct caloris_gemm_tile *tile, size_t panel, size_t panels,
-                   const sum_number *sums)
+/* Panels [panel, panel + panels) of a tile over some groups. */
+struct slice {
+    const struct caloris_gemm_tile *tile;
+    size_t panel, panels;
+    size_t group, groups;
+    bool last; /* sums are whole then */
+    sum_number *sums;
+};
+
+static void finish(const struct slice *slice, size_t row, size_t rows)
 {
-    static const float ones[TILE_PANELS * PANEL_OUTS] = {
-        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-    };
-    const size_t first = panel * PANEL_OUTS, end = tile->out_first + tile->out_count;
-    const size_t n = end - first < panels * PANEL_OUTS ? end - first : panels * PANEL_OUTS;
+    float ones[BLOCK_PANELS * PANEL_OUTS];
+    const struct caloris_gemm_tile *tile = slice->tile;
+    const size_t first = slice->panel * PANEL_OUTS, end = tile->out_first + tile->out_count;
+    const size_t n =
+        end - first < slice->panels * PANEL_OUTS ? end - first : slice->panels * PANEL_OUTS;
     const float *scale = tile->matrix->scale ? tile->matrix->scale + first : ones;
-    for (size_t r = 0; r < tile->rows; r++, sums += SUM_STRIDE) {
+    for (size_t o = 0; o < BLOCK_PANELS * PANEL_OUTS; o++)
+        ones[o] = 1;
+    for (size_t r = row; r < row + rows; r++) {
+        const sum_number *sums = slice->sums + r * SUM_STRIDE;
         float *y = tile->y + r * tile->y_stride + first;
-        if (n == TILE_PANELS * PANEL_OUTS)
+        if (n == BLOCK_PANELS * PANEL_OUTS)
             finish_outputs(sums, tile->row_scale[r], scale, tile->beta, y,
-                           TILE_PANELS * PANEL_OUTS);
+                           BLOCK_PANELS * PANEL_OUTS);
         else
             finish_outputs(sums, tile->row_scale[r], scale, tile->beta, y, n);
+    }
+}
+
+/* Asks for the lines of y that a block of rows will be written to. */
+static void ask_for_y(const struct slice *slice, size_t row, size_t rows)
+{
+    const struct caloris_gemm_tile *tile = slice->tile;
+    const float *y = tile->y + row * tile->y_stride + slice->panel * PANEL_OUTS;
+    for (size_t r = 0; r < rows; r++, y += tile->y_stride) {
+        for (size_t p = 0; p < slice->panels; p++)
+            __builtin_prefetch(y + p * PANEL_OUTS, 1, 3);
+    }
+}
+
+static void multiply_slice(const struct slice *slice)
+{
+    const struct caloris_gemm_tile *tile = slice->tile;
+    const size_t panel_bytes = caloris_panel_bytes(tile->matrix->format, tile->matrix->in);
+    const size_t row_bytes = caloris_row_bytes(tile->matrix->format, tile->matrix->in);
+    const unsigned char *start =
+        (const unsigned char *)tile->matrix->data + slice->panel * panel_bytes;
+    const unsigned char *w = start + (slice->group + 1) * LINE_BYTES;
+    /* Of memory: the next slice, or the first of the next panels. One block asks for all of it, of
+     * several each for a panel, so that the others have something to do meanwhile. */
+    const unsigned char *ahead = slice->last ? start + slice->panels * panel_bytes + LINE_BYTES
+                                             : w + slice->groups * LINE_BYTES;
+    const unsigned char *x = tile->packed;
+    for (size_t i = 0, row = 0, rows; i < tile->row_blocks; i++, row += rows) {
+        size_t row_of_all;
+        caloris_size_deal(tile->all_rows, tile->all_blocks, tile->block_first + i, &row_of_all,
+                          &rows);
+        const struct block b = {
+            .x = x + slice->group * rows * GROUP_BYTES,
+            .w = w,
+            .panel_bytes = panel_bytes,
+            .groups = slice->groups,
+            .start = slice->group == 0 ? start : NULL,
+            .sums = slice->sums + row * SUM_STRIDE,
+            .panels_ahead = tile->row_blocks == 1 ? slice->panels : i < slice->panels,
+            .w_ahead = i == 0 ? ahead : ahead + panel_bytes,
+            .x_ahead = x + (slice->group + row_bytes / GROUP_BYTES) * rows * GROUP_BYTES,
+        };
+        if (slice->last)
+            ask_for_y(slice, row, rows);
+        multiply_rows[rows](&b, slice->panels);
+        if (slice->last)
+            finish(slice, row, rows);
+        x += rows * row_bytes;
     }
 }
 
 /* out_first is the first output of a panel. */
 static void gemm(const struct caloris_gemm_tile *tile)
 {
-    const struct caloris_matrix *matrix = tile->matrix;
-    const size_t panel_bytes = caloris_panel_bytes(matrix->format, matrix->in);
-    const size_t all_groups = caloris_panel_groups(matrix->format, matrix->in);
+    const size_t all_groups = caloris_panel_groups(tile->matrix->format, tile->matrix->in);
     const size_t end = (tile->out_first + tile->out_count + PANEL_OUTS - 1) / PANEL_OUTS;
-    const size_t most = tile->rows <= FEW_ROWS ? BLOCK_PANELS : TILE_PANELS;
-    sum_number *sums = tile->sums;
-    for (size_t first = tile->out_first / PANEL_OUTS, bunch; first < end; first += bunch) {
-        bunch = end - first < most ? end - first : most;
-        size_t group = 0;
+    struct slice slice = {.tile = tile, .panel = tile->out_first / PANEL_OUTS, .sums = tile->sums};
+    for (; slice.panel < end; slice.panel += slice.panels) {
+        slice.panels = end - slice.panel < BLOCK_PANELS ? 1 : BLOCK_PANELS;
+        slice.group = 0;
         do { /* once at least: sums of nothing are zero too */
-            size_t groups = all_groups - group < SLICE_GROUPS ? all_groups - group : SLICE_GROUPS;
-            for (size_t p = 0, n; p < bunch; p += n) {
-                n = bunch - p < BLOCK_PANELS ? 1 : BLOCK_PANELS;
-                const unsigned char *here = (const unsigned char *)matrix->data +
-                                            (first + p) * panel_bytes + (group + 1) * LINE_BYTES;
-                const unsigned char *ahead = here + groups * LINE_BYTES;
-                multiply_slice(tile, first + p, n, group, groups, sums + p * PANEL_OUTS, ahead);
-            }
-            group += groups;
-        } while (group < all_groups);
-        finish(tile, first, bunch, sums);
+            const size_t left = all_groups - slice.group;
+            slice.groups = left < SLICE_GROUPS ? left : SLICE_GROUPS;
+            slice.last = slice.groups == left;
+            multiply_slice(&slice);
+            slice.group += slice.groups;
+        } while (!slice.last);
     }
 }
 

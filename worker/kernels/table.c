@@ -36,8 +36,8 @@ static const struct caloris_row_kernels *const row_kernels[] = {
 
 /* OpenBLAS looks at the CPU itself. */
 static const struct caloris_matrix_kernels f32_kernels[] = {
-    {CALORIS_ISA_REF, 0, "ref", caloris_gemm_f32_ref, NULL},
-    {CALORIS_ISA_PORTABLE, 0, "openblas", caloris_gemm_f32_blas, NULL},
+    {.isa = CALORIS_ISA_REF, .name = "ref", .gemm = caloris_gemm_f32_ref},
+    {.isa = CALORIS_ISA_PORTABLE, .name = "openblas", .gemm = caloris_gemm_f32_blas},
 };
 static const struct caloris_matrix_kernels *const f32_list[] = {&f32_kernels[0], &f32_kernels[1]};
 static const struct caloris_matrix_kernels *const bf16_list[] = {

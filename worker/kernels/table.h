@@ -40,10 +40,11 @@ struct caloris_gemm_tile {
     size_t x_stride, y_stride;
     size_t rows, out_first, out_count;
     float beta;
-    const unsigned char *packed; /* [rows, packed_stride] bytes */
-    size_t packed_stride;
+    const unsigned char *packed;                /* the first of row_blocks blocks of rows */
+    size_t row_blocks, block_first, all_blocks; /* which of those that all_rows were dealt into */
+    size_t all_rows;
     const float *row_scale; /* [rows] */
-    void *sums; /* [TILE_ROWS, TILE_PANELS * PANEL_OUTS] 4-byte numbers of this thread */
+    void *sums;             /* [SUM_ROWS, TILE_PANELS * PANEL_OUTS] 4-byte numbers of this thread */
 };
 
 /* One row at a time (attention: some query rows of one head). What a row becomes never depends on
@@ -81,9 +82,10 @@ struct caloris_matrix_kernels {
     unsigned needs;
     const char *name;
     void (*gemm)(const struct caloris_gemm_tile *tile);
-    /* NULL: rows are read as they are. Else n numbers of a row as the format has them, up to a whole
-     * block of groups; *scale: what a product with them is multiplied by. */
-    void (*pack)(const float *x, size_t n, unsigned char *to, float *scale);
+    size_t block_rows; /* 0: rows are read as they are; else they are packed in such blocks */
+    /* n numbers of a row as the format has them, up to a whole group block, stride bytes from one
+     * group to the next; *scale: what a product with them is multiplied by. */
+    void (*pack)(const float *x, size_t n, unsigned char *to, size_t stride, float *scale);
 };
 
 extern const struct caloris_row_kernels caloris_rows_ref, caloris_rows_portable;
