@@ -148,6 +148,14 @@ golden_jobs check "$set" "$out" >"$WORK/check.log" || fail "not the recorded run
 grep -q '"ranks":3' "$out" || fail "not made by three ranks"
 echo "submitted again: $(tail -n 1 "$WORK/check.log")"
 
+# ---- srun without PMIx is told so ----------------------------------------------------------------
+
+on_n1 srun -N2 --mpi=none caloris-engine --model "$MODEL" --jobs "$WORK/jobs.jsonl" \
+    --out "$WORK/none.jsonl" >"$WORK/none.log" 2>&1
+code=$?
+[ $code = 2 ] || fail "srun --mpi=none: exit $code, not 2"
+grep -q "use srun --mpi=pmix" "$WORK/none.log" || fail "srun --mpi=none: no hint"
+
 # ---- serve.sbatch: clients in the allocation, a dead rank, the end ------------------------------
 
 cat >"$WORK/submit.sh" <<'CLIENT'
@@ -175,8 +183,8 @@ read -ra inside < <(sed -n "s/^\(srun --jobid=$job .*\) $wanted .*/\1/p" "$log")
 in_job() { on_n1 "${inside[@]}" "$@" 2>"$WORK/client.log" || fail "$*: exit $?"; }
 
 prompt=$(sed -n '1s/.*"prompt": "\([^"]*\)".*/\1/p' "$MODEL/prompts.jsonl")
-in_job caloris run --json --cluster "slurm-$job" --gen-length 96 --block-length 32 --steps 24 \
-    --quota block --early-stop false "$prompt" >"$WORK/answer.log"
+in_job caloris run --json --cluster "slurm-$job" --gen-length 96 \
+    --block-length 32 --steps 24 --quota block --early-stop false "$prompt" >"$WORK/answer.log"
 recorded=$(grep -F '"id":"p000-1"' "$out" | grep -o '"ids":\[[0-9,]*\]')
 grep -qF "${recorded:-no such run}" "$WORK/answer.log" || fail "run: not the recorded ids"
 
