@@ -22,7 +22,7 @@ enum { LAST_WORDS_MS = 200 };
 enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR };
 
 struct values {
-    char *model, *gateway, *jobs, *out, *logits, *name;
+    char *model, *gateway, *jobs, *out, *logits, *name, *isa;
     bool resume, json, profile;
     int64_t comm, log_level, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens;
@@ -144,6 +144,13 @@ static const struct caloris_option options[] = {
      .default_text = "fp32",
      .argument = "FORMAT",
      .help = "how matrices stand in memory, whatever the files hold (fp32 is the reference)"},
+    {.name = "isa",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(isa),
+     .argument = "NAME",
+     .help = "kernels up to this instruction set: ref, portable, avx2, avx-vnni, avx512, "
+             "avx512-vnni or avx512-bf16 (default: the best of this CPU)",
+     .flag_only = true},
     {.name = "profile",
      .type = CALORIS_OPTION_FLAG,
      .offset = AT(profile),
@@ -226,8 +233,9 @@ static void announce_plan(const struct caloris_engine_facts *facts)
 {
     char text[256];
     caloris_plan_line(facts, text, sizeof(text));
-    caloris_log(CALORIS_LOG_INFO, "%s %.1f M parameters, %s, %s", facts->model.family,
-                (double)facts->model.parameters * 1e-6, facts->transport, facts->blas);
+    caloris_log(CALORIS_LOG_INFO, "%s %.1f M parameters, %s, %s, %s by %s kernels",
+                facts->model.family, (double)facts->model.parameters * 1e-6, facts->transport,
+                facts->blas, facts->format, facts->kernels);
     caloris_log(CALORIS_LOG_INFO, "%s", text);
     if (facts->blas_warning)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->blas_warning);
@@ -331,6 +339,7 @@ static int run(const struct values *v, enum verb verb)
         .max_step_rows = (size_t)v->max_step_rows,
         .kv_tokens = (size_t)v->kv_tokens,
         .weights = caloris_engine_format((size_t)v->weights),
+        .isa = v->isa,
         .profile = v->profile,
         .planned = verb == VERB_RUN ? announce_plan : NULL,
         .failed = tell_failure,

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/time.h"
 #include "worker/comm/comm.h"
+#include "worker/kernels/kernels.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -293,6 +294,7 @@ struct run {
     const struct caloris_engine_options *options;
     caloris_engine_body_fn body;
     void *arg;
+    const struct caloris_err *failed; /* before the world was there; or NULL */
 };
 
 static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *err)
@@ -300,10 +302,13 @@ static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *er
     const struct run *run = arg;
     const struct caloris_engine_options *options = run->options;
     struct caloris_err mine = {0};
+    const struct caloris_err *failed = run->failed;
     struct caloris_engine *engine = calloc(1, sizeof(*engine));
-    if (!engine)
+    if (!engine) {
         caloris_err_sys(&mine, "engine");
-    if (caloris_comm_agree(comm, engine ? NULL : &mine, err) < 0) {
+        failed = &mine;
+    }
+    if (caloris_comm_agree(comm, failed, err) < 0) {
         free(engine);
         return -1;
     }
@@ -327,7 +332,10 @@ static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *er
 int caloris_engine_run(const struct caloris_engine_options *options, caloris_engine_body_fn body,
                        void *arg, bool *report, struct caloris_err *err)
 {
-    struct run run = {options, body, arg};
+    /* Kernels are the process's, ranks may be its threads: chosen before there are any. */
+    struct caloris_err unforced;
+    const bool forced = !options->isa || caloris_kernels_force(options->isa, &unforced) == 0;
+    struct run run = {options, body, arg, forced ? NULL : &unforced};
     if (report)
         *report = true;
     if (options->transport == CALORIS_TRANSPORT_THREADS && options->ranks > 1)

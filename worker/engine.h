@@ -30,6 +30,7 @@ struct caloris_engine_options {
     size_t max_step_rows; /* rows of one step over all requests; at least max_canvas. 0: chosen */
     size_t kv_tokens;     /* positions whose K/V are kept, over all cached canvases. 0: chosen */
     const char *weights;  /* a name of caloris_engine_format; NULL: the first */
+    const char *isa;      /* kernels up to this instruction set ("avx2"); NULL: all that run here */
     bool profile;         /* measure the phases of steps: caloris_engine_profile */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir: weights are invented in
      * memory, and layers share as many distinct ones as fit in half of the memory. For benchmarks. */
@@ -204,6 +205,7 @@ struct caloris_engine_facts {
     const char *blas_warning; /* NULL, or why the BLAS core is below this CPU */
     const char *core_warning; /* NULL, or which rank owns fewer cores than threads */
     const char *format;       /* of the matrices: "int8" */
+    const char *kernels;      /* that multiply with them on rank 0: "avx512-vnni" */
     size_t max_requests, max_canvas, max_step_rows, kv_tokens;
     const struct caloris_rank_share *shares; /* [ranks] */
     double load_s;                           /* seconds spent loading */

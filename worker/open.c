@@ -189,6 +189,7 @@ static void fill_facts(struct caloris_engine *engine)
     facts->max_canvas = engine->options.max_canvas;
     facts->max_step_rows = engine->options.max_step_rows;
     facts->format = caloris_format_name(caloris_memory_format(&engine->options));
+    facts->kernels = caloris_kernels_name(caloris_memory_format(&engine->options));
     facts->kv_tokens = engine->options.kv_tokens;
     facts->shares = engine->shares;
 }

@@ -84,13 +84,16 @@ struct caloris_matrix caloris_matrix_rows(const struct caloris_matrix *matrix, s
 /* Once per process before the others: picks the kernels, sets OpenBLAS to one thread per call. */
 void caloris_kernels_init(void);
 
-/* Rungs of instruction sets, weakest first: "ref" (plain C, no BLAS), "portable", "avx2", "avx512";
- * NULL behind the last. *runs_here (may be NULL): whether this CPU has it. */
+/* Rungs of instruction sets, weakest first: "ref" (plain C, no BLAS), "portable", "avx2",
+ * "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16"; NULL behind the last. *runs_here (may be NULL): whether this CPU has it. */
 const char *caloris_kernels_isa(size_t i, bool *runs_here);
 
 /* From now on only kernels up to this rung, for tests and comparisons; not while kernels run. An
  * error when it is unknown or the CPU lacks it. caloris_kernels_init takes the strongest. */
 int caloris_kernels_force(const char *isa, struct caloris_err *err);
+
+/* The kernels in use for matrices of that format: "avx512-vnni"; FP32: "openblas" or "ref". */
+const char *caloris_kernels_name(enum caloris_format format);
 
 /* "OpenBLAS 0.3.21 SkylakeX", and NULL or a line that says why that core is below this CPU. */
 const char *caloris_kernels_blas(void);

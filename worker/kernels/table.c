@@ -92,6 +92,11 @@ static bool has_avx_vnni(void)
 }
 #endif
 
+const char *caloris_kernels_name(enum caloris_format format)
+{
+    return chosen.matrix[format]->name;
+}
+
 unsigned caloris_cpu(void)
 {
     unsigned cpu = 0;
