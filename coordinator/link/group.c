@@ -11,9 +11,8 @@
 #include <zmq.h>
 
 enum {
-    QUEUED_FRAMES =
-        100000, /* results of a whole group fit; what does not is sent again when the gateway is back */
-    LINGER_MS = 2000, /* a leaving group's last words */
+    QUEUED_FRAMES = 100000, /* results of a whole group; what does not fit is sent again later */
+    LINGER_MS = 2000,       /* a leaving group's last words */
 };
 
 int group_dial(struct group_socket *s, const char *endpoint, struct caloris_err *err)
@@ -162,11 +161,12 @@ int group_send_leave(struct group_socket *s, struct caloris_err *err)
     return send(s, &message, err);
 }
 
-/* ---- progress --------------------------------------------------------------------------------------------------- */
+/* ---- progress -------------------------------------------------------------------------------- */
 
 enum { MAX_PIECES = 64 << 20 };
 
-/* One cell; its token's bytes go to the end of pieces, where the caller finds them when all are there. */
+/* One cell; its token's bytes go to the end of pieces, where the caller finds them when all are
+ * there. */
 static int fill_cell(Caloris__Wire__Cell *cell, const struct link_model *model,
                      const struct group_job *job, const struct caloris_reveal *reveal,
                      struct caloris_buf *pieces, struct caloris_err *err)

@@ -1,4 +1,5 @@
-/* coordinator/link/group.h (inside link): what a group says to its gateway and hears from it (proto/PROTOCOL.md). */
+/* coordinator/link/group.h (inside link): what a group says to its gateway and hears from it
+ * (proto/PROTOCOL.md). */
 #ifndef CALORIS_LINK_GROUP_H
 #define CALORIS_LINK_GROUP_H
 
@@ -10,7 +11,8 @@ struct group_lease {
     uint64_t epoch, counter;
 };
 
-/* A job of the gateway that this group computes, or whose result it keeps until the gateway has it on disk. */
+/* A job of the gateway that this group computes, or whose result it keeps until the gateway has it
+ * on disk. */
 struct group_job {
     struct link_job job;
     uint64_t number;
@@ -20,7 +22,7 @@ struct group_job {
     char *result; /* finished: the JSON */
     size_t result_bytes;
     uint64_t sent_ms; /* when the result was last sent */
-    uint64_t seq; /* of the last progress sent */
+    uint64_t seq;     /* of the last progress sent */
     struct group_job *next;
 };
 

@@ -36,7 +36,7 @@ void link_job_free(struct link_job *job)
     job->id = NULL;
 }
 
-/* ---- job -> request --------------------------------------------------------------------------------------------- */
+/* ---- job -> request -------------------------------------------------------------------------- */
 
 /* A special id: the job's word, else config.json's, else the tokenizer's; -1 when nobody knows. */
 static int resolve_id(const char *field, int32_t given, int32_t config, int32_t tokenizer,
@@ -173,7 +173,7 @@ fail:
     return -1;
 }
 
-/* ---- canvas -> result ------------------------------------------------------------------------------------------- */
+/* ---- canvas -> result ------------------------------------------------------------------------ */
 
 int link_result(const struct link_model *model, const struct link_job *job,
                 const struct caloris_event *event, struct caloris_buf *json, uint64_t *tokens,

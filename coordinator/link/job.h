@@ -1,4 +1,5 @@
-/* coordinator/link/job.h (inside link): a job's way in and out: job -> request, finished canvas -> result. */
+/* coordinator/link/job.h (inside link): a job's way in and out: job -> request, finished canvas ->
+ * result. */
 #ifndef CALORIS_LINK_JOB_H
 #define CALORIS_LINK_JOB_H
 

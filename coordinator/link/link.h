@@ -1,8 +1,8 @@
 /* coordinator/link/link.h: where jobs come in and results go out: the coordinator thread of rank 0.
  *
- * Two ways in, one path behind them: a job (proto/jobs.h) is prepared (text -> ids -> canvas, ids and seed resolved), goes to
- * the schedule, comes back as an event, and becomes a result. Tokenizing, detokenizing and all traffic run here,
- * beside the compute on the main thread.
+ * Two ways in, one path behind them: a job (proto/jobs.h) is prepared (text -> ids -> canvas, ids
+ * and seed resolved), goes to the schedule, comes back as an event, and becomes a result.
+ * Tokenizing, detokenizing and all traffic run here, beside the compute on the main thread.
  */
 #ifndef CALORIS_LINK_H
 #define CALORIS_LINK_H
@@ -15,7 +15,8 @@
 
 struct caloris_err;
 
-/* Offline: jobs from a JSONL file, whole result lines appended to another as they finish, progress on a terminal's stderr. */
+/* Offline: jobs from a JSONL file, whole result lines appended to another as they finish, progress
+ * on a terminal's stderr. */
 struct caloris_offline_options {
     const char *model_dir;
     const char *jobs; /* "-": stdin */
@@ -35,7 +36,8 @@ struct caloris_offline {
 };
 int caloris_offline_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 
-/* Serving: a group of a gateway, until drained (SIGUSR1, SIGTERM, SIGINT) or the gateway stays away for redial_ms. */
+/* Serving: a group of a gateway, until drained (SIGUSR1, SIGTERM, SIGINT) or the gateway stays away
+ * for redial_ms. */
 struct caloris_serve_options {
     const char *model_dir;
     const char *gateway; /* the gateway's endpoint for groups */
@@ -44,7 +46,8 @@ struct caloris_serve_options {
 };
 int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 
-/* Raw logits, fp32 little-endian, rows x vocabulary, of every line {"ids": […]} of a file, one after another into another:
+/* Raw logits, fp32 little-endian, rows x vocabulary, of every line {"ids": […]} of a file, one
+ * after another into another:
  * what numeric checks hold against third parties. */
 struct caloris_logits {
     const char *in;  /* "-": stdin */

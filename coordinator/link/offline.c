@@ -1,5 +1,5 @@
-/* Jobs from a JSONL file, results to another, with no gateway. A result line is written whole and at once; the file can be cut
- * off anywhere and continued with resume. */
+/* Jobs from a JSONL file, results to another, with no gateway. A result line is written whole and
+ * at once; the file can be cut off anywhere and continued with resume. */
 #include "coordinator/link/link.h"
 
 #include "base/buf.h"
@@ -50,7 +50,7 @@ struct offline {
     bool failed;
 };
 
-/* ---- output ----------------------------------------------------------------------------------------------------- */
+/* ---- output ---------------------------------------------------------------------------------- */
 
 static int write_line(struct offline *o, struct caloris_buf *json, struct caloris_err *err)
 {
@@ -97,7 +97,7 @@ static void show_progress(struct offline *o, bool last)
     fflush(stderr);
 }
 
-/* ---- resuming --------------------------------------------------------------------------------------------------- */
+/* ---- resuming -------------------------------------------------------------------------------- */
 
 /* Ids that stand in the output; a torn last line (the host died in it) is cut off. */
 static int read_results(struct offline *o, struct caloris_err *err)
@@ -188,7 +188,7 @@ static int open_input(struct offline *o, struct caloris_err *err)
     return 0;
 }
 
-/* ---- jobs in ---------------------------------------------------------------------------------------------------- */
+/* ---- jobs in --------------------------------------------------------------------------------- */
 
 /* The id that the result will carry: the job's, or its line's, so that a resume knows it again. */
 static int name_job(struct offline *o, struct caloris_job *job, struct caloris_err *err)
@@ -272,7 +272,7 @@ static int read_job(struct offline *o, struct caloris_err *err)
     return rc;
 }
 
-/* ---- results out ------------------------------------------------------------------------------------------------ */
+/* ---- results out ----------------------------------------------------------------------------- */
 
 static int take_event(struct offline *o, struct caloris_event *event, struct caloris_err *err)
 {
@@ -352,7 +352,7 @@ static void *coordinator_thread(void *arg)
     return NULL;
 }
 
-/* ---- the body --------------------------------------------------------------------------------------------------- */
+/* ---- the body -------------------------------------------------------------------------------- */
 
 /* Events nobody took: the loop ended with requests on their way. */
 static void drop_events(struct offline *o)

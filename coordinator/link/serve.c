@@ -1,5 +1,6 @@
-/* A group of a gateway: the coordinator thread of rank 0, from dialling in to leaving. What it holds is safe at the gateway; what the
- * gateway loses sight of, this group computes on, keeps, and offers again when the gateway is back. */
+/* A group of a gateway: the coordinator thread of rank 0, from dialling in to leaving. What it
+ * holds is safe at the gateway; what the gateway loses sight of, this group computes on, keeps, and
+ * offers again when the gateway is back. */
 #include "coordinator/link/link.h"
 
 #include "base/buf.h"
@@ -49,7 +50,7 @@ static uint64_t now_ms(void)
     return caloris_time_ns() / 1000000u;
 }
 
-/* ---- jobs held -------------------------------------------------------------------------------------------------- */
+/* ---- jobs held ------------------------------------------------------------------------------- */
 
 static struct group_job *find(struct serve *s, uint64_t number)
 {
@@ -96,7 +97,8 @@ static int send_results_again(struct serve *s, struct caloris_err *err)
     return 0;
 }
 
-/* A job has its result: it goes out now, and again after every welcome until the gateway has it on disk. */
+/* A job has its result: it goes out now, and again after every welcome until the gateway has it on
+ * disk. */
 static int finish(struct serve *s, struct group_job *job, struct caloris_buf *json,
                   struct caloris_err *err)
 {
@@ -125,9 +127,10 @@ static int finish_failed(struct serve *s, struct group_job *job, const struct ca
     return rc;
 }
 
-/* ---- the gateway's words ---------------------------------------------------------------------------------------- */
+/* ---- the gateway's words --------------------------------------------------------------------- */
 
-/* A lease of a job that we have: said twice, or we were already told to drop it, and the gateway must know that we do. */
+/* A lease of a job that we have: said twice, or we were already told to drop it, and the gateway
+ * must know that we do. */
 static int lease_again(struct serve *s, struct group_job *job, const Caloris__Wire__Lease *lease,
                        struct caloris_err *err)
 {
@@ -180,7 +183,8 @@ static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct
     return rc;
 }
 
-/* The gateway lives another life: what it still wants of what we hold has a new lease, the rest is dropped. */
+/* The gateway lives another life: what it still wants of what we hold has a new lease, the rest is
+ * dropped. */
 static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welcome,
                         struct caloris_err *err)
 {
@@ -284,7 +288,7 @@ static int take_messages(struct serve *s, struct caloris_err *err)
     }
 }
 
-/* ---- the schedule's events -------------------------------------------------------------------------------------- */
+/* ---- the schedule's events ------------------------------------------------------------------- */
 
 static int take_finished(struct serve *s, const struct caloris_event *event,
                          struct caloris_err *err)
@@ -340,7 +344,7 @@ static int take_events(struct serve *s, struct caloris_err *err)
     return 0;
 }
 
-/* ---- the thread ------------------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void take_signals(struct serve *s)
 {
@@ -395,8 +399,8 @@ static int coordinate(struct serve *s, struct caloris_err *err)
             return -1;
     }
     if (s->draining) {
-        while (
-            s->jobs) { /* finished, but not yet taken: somebody else shall do it again if it is lost */
+        /* Finished, but not yet taken: if it is lost now, somebody else does it again. */
+        while (s->jobs) {
             struct group_job *job = s->jobs;
             if (group_send_result(&s->socket, job, err) < 0)
                 return -1;

@@ -4,8 +4,8 @@
 
 struct caloris_err;
 
-/* From now on SIGINT, SIGTERM and SIGUSR1 of this process go into the pipe instead of ending it. Returns the end to read and
- * poll, or -1 and err. */
+/* From now on SIGINT, SIGTERM and SIGUSR1 of this process go into the pipe instead of ending it.
+ * Returns the end to read and poll, or -1 and err. */
 int link_signals_open(struct caloris_err *err);
 
 /* The next signal that came, or 0. */

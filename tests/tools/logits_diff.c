@@ -1,5 +1,6 @@
-/* logits_diff FOUND TOLERANCE EXPECTED…: holds a file of raw fp32 numbers against others that follow
- * one another. Fails when a number is off by more, is none, or when there are more or fewer. */
+/* logits_diff FOUND TOLERANCE EXPECTED…: holds a file of raw fp32 numbers against others that
+ * follow one another. Fails when a number is off by more, is none, or when there are more or
+ * fewer. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
