@@ -1,15 +1,21 @@
 /* tests/bench/step: seconds of a whole denoising step of a made-up model, uncached, and beside it a bare OpenBLAS sgemm of
  * the same matrices with as many threads. CSV on stdout.
  *
- *   step [--synthetic llada-1b|llada-8b] [--ranks N] [--threads T] [--steps K] [--head ROWS] [rows …]
+ *   step [--synthetic llada-1b|llada-8b] [--weights FORMAT] [--isa NAME] [--ranks N] [--threads T]
+ *        [--steps K] [--head ROWS] [rows …]
  *   mpirun -n N step --mpi …
  *
- * Layers cycle through as many distinct weights as fit in half of memory; the bare products too.
+ * Layers cycle through as many distinct weights as fit in half of memory; the bare products, which
+ * are made for fp32 only, too. roofline_s is the larger of operations / peak (attention's as fp32)
+ * and bytes of weights / bandwidth, both measured after the steps (peak.h).
  */
 #include "base/err.h"
 #include "base/time.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/peak.h"
 #include "worker/engine.h"
+#include "worker/kernels/kernels.h"
+#include "worker/pool/pool.h"
 
 #include <cblas.h>
 #include <stdio.h>
@@ -74,14 +80,55 @@ static double bare_step(const struct caloris_model_facts *m, size_t rows, size_t
 
 /* ---- our step ----------------------------------------------------------------------------------------------------- */
 
-static double operations(const struct caloris_model_facts *m, size_t rows, size_t head_rows)
+static double operations_of_matrices(const struct caloris_model_facts *m, size_t rows,
+                                     size_t head_rows)
 {
-    const double d = (double)m->hidden, hd = (double)m->head_dim, r = (double)rows;
+    const double d = (double)m->hidden, hd = (double)m->head_dim;
     const double matrices =
         d * hd * (double)(2 * m->heads + 2 * m->kv_heads) + 3 * d * (double)m->ffn;
-    const double attention = 2 * r * (double)m->heads * hd; /* scores and mixing, per row */
-    return 2 * (double)m->layers * r * (matrices + attention) +
+    return 2 * (double)m->layers * (double)rows * matrices +
            2 * d * (double)m->vocab * (double)head_rows;
+}
+
+/* Scores and mixing. */
+static double operations_of_attention(const struct caloris_model_facts *m, size_t rows)
+{
+    return 4 * (double)m->layers * (double)rows * (double)rows * (double)(m->heads * m->head_dim);
+}
+
+static double bytes_of_weights(const struct caloris_model_facts *m, enum caloris_format format)
+{
+    const size_t d = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
+    const size_t layer =
+        caloris_matrix_bytes(format, q + 2 * kv, d) + caloris_matrix_bytes(format, d, q) +
+        caloris_matrix_bytes(format, 2 * m->ffn, d) + caloris_matrix_bytes(format, d, m->ffn);
+    return (double)m->layers * (double)layer + (double)caloris_matrix_bytes(format, m->vocab, d);
+}
+
+/* Seconds that no program on these cores could stay below, or 0 when it could not be measured. */
+static double roofline(const struct caloris_engine_facts *facts, size_t rows, size_t head_rows)
+{
+    enum { REPEATS = 7, STREAM_BYTES = 1 << 28 };
+    const struct caloris_model_facts *m = &facts->model;
+    double peak[REPEATS], peak_f32[REPEATS], bandwidth[REPEATS];
+    enum caloris_format format;
+    struct caloris_pool *pool = caloris_pool_new(facts->ranks * facts->threads, NULL);
+    float *memory = bench_numbers(STREAM_BYTES / sizeof(float));
+    double seconds = 0;
+    if (pool && memory && caloris_format_parse(facts->format, &format, NULL) == 0) {
+        for (int i = 0; i < REPEATS; i++) {
+            peak[i] = bench_peak(pool, format);
+            peak_f32[i] = bench_peak(pool, CALORIS_FORMAT_FP32);
+            bandwidth[i] = bench_bandwidth(pool, memory, STREAM_BYTES);
+        }
+        const double of_bytes = bytes_of_weights(m, format) / bench_median(bandwidth, REPEATS);
+        seconds = operations_of_matrices(m, rows, head_rows) / bench_median(peak, REPEATS) +
+                  operations_of_attention(m, rows) / bench_median(peak_f32, REPEATS);
+        seconds = seconds > of_bytes ? seconds : of_bytes;
+    }
+    free(memory);
+    caloris_pool_free(pool);
+    return seconds;
 }
 
 static int measure(struct caloris_engine *engine, const struct bench *b, size_t rows,
@@ -136,12 +183,22 @@ static int measure(struct caloris_engine *engine, const struct bench *b, size_t 
                      reduce = after.allreduce_s - before.allreduce_s;
         const double wait = after.wait_s - before.wait_s, all = compute + reduce + wait;
         const double step = bench_median(seconds, (size_t)b->steps);
-        const double bare =
-            bare_step(&facts->model, rows, head_rows, facts->ranks * facts->threads);
-        printf("%s,%s,%s,%s,%d,%d,%zu,%zu,%.4f,%.3f,%.3f,%.3f,%.1f,%.4f,%.3f\n",
-               bench_machine(machine), facts->blas, bench_commit(), b->shape, facts->ranks,
-               facts->threads, rows, head_rows, step, compute / all, reduce / all, wait / all,
-               operations(&facts->model, rows, head_rows) / step * 1e-9, bare, bare / step);
+        const double least = roofline(facts, rows, head_rows);
+        const double operations = operations_of_matrices(&facts->model, rows, head_rows) +
+                                  operations_of_attention(&facts->model, rows);
+        printf("%s,%s,%s,%s,%s,%s,%d,%d,%zu,%zu,%.4f,%.4f,%.3f,%.3f,%.3f,%.1f,%.4f,%.3f,",
+               bench_machine(machine), facts->blas, bench_commit(), b->shape, facts->format,
+               facts->kernels, facts->ranks, facts->threads, rows, head_rows, step, seconds[0],
+               compute / all, reduce / all, wait / all, operations / step * 1e-9, least,
+               step / least);
+        if (strcmp(facts->format, "fp32") == 0) {
+            const double bare =
+                bare_step(&facts->model, rows, head_rows, facts->ranks * facts->threads);
+            printf("%.4f,%.3f", bare, bare / step);
+        } else {
+            printf(",");
+        }
+        printf("\n");
         fflush(stdout);
         plan = (struct caloris_step_plan){.releases = &release, .n_releases = 1};
         rc = caloris_engine_step(engine, &plan, &result, err);
@@ -154,9 +211,9 @@ static int measure(struct caloris_engine *engine, const struct bench *b, size_t 
 static int body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {
     const struct bench *b = arg;
-    puts("machine,blas,commit,shape,ranks,threads,rows,head_rows,step_s,compute_share,allreduce_"
-         "share,wait_share,gflops,"
-         "bare_sgemm_s,ratio_to_sgemm");
+    puts("machine,blas,commit,shape,weights,kernels,ranks,threads,rows,head_rows,step_s,best_s,"
+         "compute_share,allreduce_share,wait_share,gflops,roofline_s,times_roofline,bare_sgemm_s,"
+         "ratio_to_sgemm");
     for (size_t i = 0; i < b->n_rows; i++) {
         if (measure(engine, b, b->rows[i], err) < 0)
             return -1;
@@ -177,6 +234,10 @@ int main(int argc, char **argv)
             options.transport = CALORIS_TRANSPORT_MPI;
         else if (strcmp(argv[i], "--synthetic") == 0 && ++i)
             b.shape = next;
+        else if (strcmp(argv[i], "--weights") == 0 && ++i)
+            options.weights = next;
+        else if (strcmp(argv[i], "--isa") == 0 && ++i)
+            options.isa = next;
         else if (strcmp(argv[i], "--ranks") == 0 && ++i)
             options.ranks = atoi(next);
         else if (strcmp(argv[i], "--threads") == 0 && ++i)
@@ -188,9 +249,10 @@ int main(int argc, char **argv)
         else if (atoi(argv[i]) > 0 && given < MAX_ROWS)
             b.rows[given++] = (size_t)atoi(argv[i]);
         else {
-            fprintf(stderr, "usage: step [--mpi] [--synthetic llada-1b|llada-8b] [--ranks N] "
-                            "[--threads T] [--steps K] "
-                            "[--head ROWS] [rows …]\n");
+            fprintf(stderr,
+                    "usage: step [--mpi] [--synthetic llada-1b|llada-8b] [--weights FORMAT] "
+                    "[--isa NAME] [--ranks N] [--threads T] [--steps K] [--head ROWS] "
+                    "[rows …]\n");
             return 2;
         }
     }
