@@ -1,6 +1,7 @@
 #include "tests/unit/tiny_llada.h"
 
 #include "base/json.h"
+#include "base/size.h"
 
 #include <glob.h>
 #include <math.h>
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TENSORS = 64, MAX_LAYERS = 8, NAME = 96, MAX_HEADER = 1 << 16 };
+enum { MAX_TENSORS = 64, MAX_LAYERS = 8, NAME = 96, MAX_HEADER = 1 << 16, FFN_UNIT = 16 };
 
 struct tensor {
     char name[NAME];
@@ -19,12 +20,17 @@ struct layer {
     const float *attn_norm, *q, *k, *v, *o, *ff_norm, *gate, *up, *down;
 };
 
+/* A row of weights, or inputs that have a scale of their own, in place. */
+typedef void (*rounder)(double *x, size_t n);
+
 struct tiny_llada {
     size_t d, heads, kv_heads, head_dim, ffn, vocab, layers;
     double eps, theta;
     struct tensor tensor[MAX_TENSORS];
     size_t tensors;
     struct layer layer[MAX_LAYERS];
+    rounder round; /* NULL: nothing is rounded */
+    size_t ranks;
     const float *embed, *norm, *head;
 };
 
@@ -163,6 +169,74 @@ size_t tiny_llada_vocab(const struct tiny_llada *model)
     return model->vocab;
 }
 
+/* ---- weight formats -------------------------------------------------------------------------- */
+
+/* To 8 bits of mantissa, ties to even. */
+static void round_bf16(double *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int exponent;
+        const double mantissa = frexp(x[i], &exponent);
+        x[i] = ldexp(nearbyint(ldexp(mantissa, 8)), exponent - 8);
+    }
+}
+
+/* To multiples of the largest / 127. */
+static void round_int8(double *x, size_t n)
+{
+    float most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf((float)x[i]));
+    const float scale = most / 127;
+    for (size_t i = 0; i < n && most > 0; i++)
+        x[i] = (double)nearbyintf((float)x[i] / scale) * (double)scale;
+}
+
+static void round_matrix(rounder round, const float *matrix, size_t out, size_t in)
+{
+    float *w = (float *)(uintptr_t)matrix; /* of this model's tensors */
+    double *row = calloc(in, sizeof(*row));
+    for (size_t o = 0; row && o < out; o++) {
+        for (size_t i = 0; i < in; i++)
+            row[i] = (double)w[o * in + i];
+        round(row, in);
+        for (size_t i = 0; i < in; i++)
+            w[o * in + i] = (float)row[i];
+    }
+    free(row);
+}
+
+void tiny_llada_round(struct tiny_llada *model, enum tiny_llada_format format, size_t ranks)
+{
+    const rounder round = format == TINY_LLADA_BF16 ? round_bf16 : round_int8;
+    const size_t d = model->d, kv = model->kv_heads * model->head_dim, f = model->ffn;
+    model->round = round;
+    model->ranks = ranks;
+    for (size_t l = 0; l < model->layers; l++) {
+        const struct layer *layer = &model->layer[l];
+        round_matrix(round, layer->q, d, d);
+        round_matrix(round, layer->k, kv, d);
+        round_matrix(round, layer->v, kv, d);
+        round_matrix(round, layer->o, d, d);
+        round_matrix(round, layer->gate, f, d);
+        round_matrix(round, layer->up, f, d);
+        round_matrix(round, layer->down, d, f);
+    }
+    round_matrix(round, model->head, model->vocab, d);
+}
+
+/* The input of a product: every rank rounds the part that it holds, in whole units. */
+static void round_input(const struct tiny_llada *m, double *x, size_t n, size_t ranks, size_t unit)
+{
+    for (size_t rank = 0; m->round && rank < ranks; rank++) {
+        size_t first, units;
+        caloris_size_deal((n + unit - 1) / unit, ranks, rank, &first, &units);
+        const size_t begin = first * unit, end = begin + units * unit;
+        if (units > 0)
+            m->round(x + begin, (end < n ? end : n) - begin);
+    }
+}
+
 /* ---- the formulas ---------------------------------------------------------------------------- */
 
 /* y [out] (+)= w [out, in] x [in] */
@@ -251,6 +325,7 @@ static void run_layer(const struct tiny_llada *m, const struct layer *l, struct 
         if (!r->computed[p])
             continue;
         rmsnorm(r->x + p * d, l->attn_norm, d, m->eps, r->h);
+        round_input(m, r->h, d, 1, 1);
         multiply(l->q, r->h, d, d, 0, r->q + p * d);
         multiply(l->k, r->h, kv, d, 0, k + p * kv);
         multiply(l->v, r->h, kv, d, 0, v + p * kv);
@@ -267,12 +342,15 @@ static void run_layer(const struct tiny_llada *m, const struct layer *l, struct 
             attend(m, r->q + p * d + h * hd, k + shared, v + shared, r->n, r->weight,
                    r->a + h * hd);
         }
+        round_input(m, r->a, d, m->ranks, hd);
         multiply(l->o, r->a, d, d, 1, r->x + p * d);
         rmsnorm(r->x + p * d, l->ff_norm, d, m->eps, r->h);
+        round_input(m, r->h, d, 1, 1);
         multiply(l->gate, r->h, m->ffn, d, 0, r->gate);
         multiply(l->up, r->h, m->ffn, d, 0, r->up);
         for (size_t i = 0; i < m->ffn; i++)
             r->gate[i] *= r->up[i] / (1 + exp(-r->gate[i]));
+        round_input(m, r->gate, m->ffn, m->ranks, FFN_UNIT);
         multiply(l->down, r->gate, d, m->ffn, 1, r->x + p * d);
     }
 }
@@ -301,6 +379,7 @@ int tiny_llada_rows(const struct tiny_llada *model, struct tiny_llada_kept *kept
         if (!computed[p])
             continue;
         rmsnorm(r.x + p * d, model->norm, d, model->eps, r.h);
+        round_input(model, r.h, d, 1, 1);
         multiply(model->head, r.h, model->vocab, d, 0, logits + p * model->vocab);
     }
     free(memory);
