@@ -113,7 +113,7 @@ double bench_peak(struct caloris_pool *pool, enum caloris_format format)
     return (double)threads * ROUNDS * CHAINS * loops[i].operations / seconds;
 }
 
-/* ---- bandwidth ---------------------------------------------------------------------------------- */
+/* ---- bandwidth ------------------------------------------------------------------------------- */
 
 typedef uint64_t line __attribute__((vector_size(64)));
 enum { PARTS = 16, LINES_AT_ONCE = 4, LINES_AHEAD = 64 };
@@ -151,6 +151,6 @@ double bench_bandwidth(struct caloris_pool *pool, const void *from, size_t bytes
     double seconds = (double)(caloris_time_ns() - start) * 1e-9;
     volatile uint64_t sink = 0;
     for (size_t i = 0; i < PARTS; i++)
-        sink += stream.seen[i][0];
+        sink = sink + stream.seen[i][0];
     return (double)(stream.lines * PARTS * sizeof(line)) / seconds;
 }

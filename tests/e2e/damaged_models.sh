@@ -34,7 +34,7 @@ chmod +x "$WORK/rank"
 export WHOLE_MODEL=$GOLDEN/llada CODES=$WORK/codes
 export ODD_MODEL=$WORK/odd ODD_RANK="" ODD_LIMIT="" ODD_BEFORE=""
 # Else mpirun kills at the first failure whoever has not left yet. (Now it leaves with 0 itself.)
-export OMPI_MCA_orte_abort_on_non_zero_status=0
+export OMPI_MCA_orte_abort_on_non_zero_status=0 PRTE_MCA_state_base_error_non_zero_exit=0
 
 # Runs the world and looks at how it ends.
 #   what      for the reader
@@ -128,7 +128,7 @@ check "out of memory on rank 1" 70 "max-step-rows 2000000.* GiB of memory: Canno
     --max-requests 4096 --max-step-rows 2000000
 
 # Left to its habits, mpirun leaves with the code of the first rank that did.
-unset OMPI_MCA_orte_abort_on_non_zero_status
+unset OMPI_MCA_orte_abort_on_non_zero_status PRTE_MCA_state_base_error_non_zero_exit
 for ODD_RANK in 0 1 2; do
     limited "$SECONDS_TO_LEAVE" mpirun -n $RANKS "$WORK/rank" --jobs "$WORK/jobs.jsonl" \
         --out "$WORK/out.jsonl" --max-requests 4096 --max-step-rows 2000000 </dev/null \
