@@ -390,12 +390,48 @@ static void a_number_that_is_none_ends_the_load_on_all_ranks(void **state)
     }
 }
 
+/* The down matrix has more columns than INT8 sums hold: on one rank, not on two. */
+static void a_row_too_long_for_int8(void **state)
+{
+    (void)state;
+    char dir[MODEL_PATH];
+    struct model_spec spec;
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    struct caloris_model_split split;
+    uint64_t memory, read;
+    model_make_dir(dir);
+    model_spec_little(&spec);
+    spec.ffn = 180000;
+    model_spec_find(&spec, "model.transformer.blocks.0.ff_proj.weight")->shape[0] = spec.ffn;
+    model_spec_find(&spec, "model.transformer.blocks.0.up_proj.weight")->shape[0] = spec.ffn;
+    model_spec_find(&spec, "model.transformer.blocks.0.ff_out.weight")->shape[1] = spec.ffn;
+    model_spec_write(&spec, dir);
+    expect_ok(caloris_model_config_load(dir, &config, &err), &err);
+    for (int ranks = 1; ranks <= 2; ranks++) {
+        struct caloris_weights weights;
+        caloris_model_split(&config, ranks, 0, &split);
+        int planned =
+            caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_INT8, &memory, &read, &err);
+        if (ranks == 2) {
+            expect_ok(planned, &err);
+            continue;
+        }
+        expect_complaint(planned, &err, CALORIS_BAD_MODEL, "at most 131072 columns on a rank");
+        int loaded = caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_INT8, NULL, NULL,
+                                          &weights, &err);
+        expect_complaint(loaded, &err, CALORIS_BAD_MODEL, "at most 131072 columns on a rank");
+    }
+    model_remove_dir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_do_not_depend_on_the_split),
         cmocka_unit_test(formats_explain_what_logits_are_off),
         cmocka_unit_test(a_number_that_is_none_ends_the_load_on_all_ranks),
+        cmocka_unit_test(a_row_too_long_for_int8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

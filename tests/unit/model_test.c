@@ -399,6 +399,26 @@ static uint64_t bytes_read_so_far(uint64_t *self, uint64_t *calls)
 }
 
 /* What the kernel saw is what was planned, to the byte; so is the memory. */
+static void check_bytes(const char *dir, const struct caloris_model_config *config, int ranks,
+                        int rank, enum caloris_format format)
+{
+    struct caloris_err err = {0};
+    struct caloris_model_split split;
+    struct caloris_weights weights;
+    uint64_t memory, planned, self, ignored;
+    const uint64_t headers = model_header_bytes(dir);
+    caloris_model_split(config, ranks, rank, &split);
+    expect_ok(caloris_weights_plan(dir, config, &split, format, &memory, &planned, &err), &err);
+    mapped_bytes = 0;
+    uint64_t before = bytes_read_so_far(&self, &ignored);
+    expect_ok(caloris_weights_load(dir, config, &split, format, NULL, NULL, &weights, &err), &err);
+    uint64_t after = bytes_read_so_far(&ignored, &ignored);
+    assert_int_equal(after - before - self, planned + headers);
+    assert_int_equal(weights.bytes_read, planned);
+    assert_int_equal(mapped_bytes, memory);
+    caloris_weights_free(&weights);
+}
+
 static void test_bytes_are_those_planned(void **state)
 {
     (void)state;
@@ -406,27 +426,11 @@ static void test_bytes_are_those_planned(void **state)
         char dir[MODEL_PATH];
         struct caloris_err err = {0};
         struct caloris_model_config config;
-        uint64_t headers = model_header_bytes(model_golden(golden[m], dir));
-        expect_ok(caloris_model_config_load(dir, &config, &err), &err);
+        expect_ok(caloris_model_config_load(model_golden(golden[m], dir), &config, &err), &err);
         for (int n = 1; n <= 7; n += 3) {
             for (int k = 0; k < n; k++) {
-                struct caloris_model_split split;
-                struct caloris_weights weights;
-                uint64_t memory, planned, self, ignored;
-                caloris_model_split(&config, n, k, &split);
-                expect_ok(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, &memory,
-                                               &planned, &err),
-                          &err);
-                mapped_bytes = 0;
-                uint64_t before = bytes_read_so_far(&self, &ignored);
-                expect_ok(caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL,
-                                               NULL, &weights, &err),
-                          &err);
-                uint64_t after = bytes_read_so_far(&ignored, &ignored);
-                assert_int_equal(after - before - self, planned + headers);
-                assert_int_equal(weights.bytes_read, planned);
-                assert_int_equal(mapped_bytes, memory);
-                caloris_weights_free(&weights);
+                for (int format = 0; format < CALORIS_FORMATS; format++)
+                    check_bytes(dir, &config, n, k, (enum caloris_format)format);
             }
         }
     }

@@ -71,6 +71,14 @@ size_t caloris_weights_bytes(const struct caloris_model_config *config,
     return caloris_size_round_up(arena.used, (size_t)sysconf(_SC_PAGESIZE));
 }
 
+int caloris_weights_too_large(enum caloris_format format, struct caloris_err *err)
+{
+    return caloris_err_set(err, CALORIS_BAD_MODEL,
+                           "weights as %s: a matrix of this model is too large (int8: at most %d "
+                           "columns on a rank)",
+                           caloris_format_name(format), CALORIS_INT8_DEPTH);
+}
+
 int caloris_weights_reserve(const struct caloris_model_config *config,
                             const struct caloris_model_split *split, enum caloris_format format,
                             size_t distinct, struct caloris_weights *weights,
@@ -78,6 +86,8 @@ int caloris_weights_reserve(const struct caloris_model_config *config,
 {
     memset(weights, 0, sizeof(*weights));
     size_t bytes = caloris_weights_bytes(config, split, format, distinct);
+    if (bytes == SIZE_MAX)
+        return caloris_weights_too_large(format, err);
     struct caloris_arena arena = {.base = caloris_arena_map(bytes, "weights", err)};
     if (!arena.base)
         return -1;

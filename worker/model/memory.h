@@ -6,10 +6,13 @@
 #include "worker/model/model.h"
 
 /* Bytes for `distinct` layers of weights and the table of all layers; SIZE_MAX when that does
- * not fit. A multiple of the page size. */
+ * not fit or a matrix is too long for the format. A multiple of the page size. */
 size_t caloris_weights_bytes(const struct caloris_model_config *config,
                              const struct caloris_model_split *split, enum caloris_format format,
                              size_t distinct);
+
+/* Says that caloris_weights_bytes was SIZE_MAX; -1. */
+int caloris_weights_too_large(enum caloris_format format, struct caloris_err *err);
 
 /* Reserves exactly these bytes and lays everything over them; layer i shares the weights of
  * layer i % distinct. Contents are zero. Free with caloris_weights_free. */

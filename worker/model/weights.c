@@ -18,6 +18,8 @@ int caloris_weights_plan(const char *dir, const struct caloris_model_config *con
     if (rc == 0) {
         *memory_bytes = caloris_weights_bytes(config, split, format, config->layers);
         *read_bytes = caloris_pieces_bytes(&pieces);
+        if (*memory_bytes == SIZE_MAX)
+            rc = caloris_weights_too_large(format, err);
         caloris_pieces_free(&pieces);
     }
     caloris_tensors_close(tensors);
