@@ -1,4 +1,4 @@
-/* Products with bf16 and int8 matrices on every instruction set, against the formats' definition. */
+/* Products with bf16 and int8 matrices on every instruction set, against what the formats say. */
 #include "base/err.h"
 #include "tests/unit/kernels_support.h"
 #include "worker/kernels/kernels.h"
@@ -19,7 +19,7 @@
 
 enum { BF16 = CALORIS_FORMAT_BF16, INT8 = CALORIS_FORMAT_INT8 };
 
-/* ---- what goes in ------------------------------------------------------------------------------ */
+/* ---- what goes in ---------------------------------------------------------------------------- */
 
 /* Rows of a matrix and of activations: some of each kind. */
 enum kind { RANDOM, EXTREME, TINY, HUGE_NUMBERS, DENORMAL, KINDS };
@@ -90,7 +90,7 @@ static void multiply(const struct caloris_matrix *matrix, const float *x, size_t
     free(scratch);
 }
 
-/* ---- what should come out ------------------------------------------------------------------------ */
+/* ---- what should come out -------------------------------------------------------------------- */
 
 /* The numbers of a row in ±127 and what they are multiples of. */
 static float quantised(const float *x, size_t n, int8_t *q)
@@ -146,7 +146,7 @@ static double flushed(double x)
     return fabs(x) < (double)FLT_MIN ? 0 : x;
 }
 
-/* ---- products ------------------------------------------------------------------------------------ */
+/* ---- products -------------------------------------------------------------------------------- */
 
 static const struct {
     size_t rows, out, in;
@@ -320,7 +320,7 @@ static void bf16_sums_are_ordered(void **state)
     bits_of_reference = NULL;
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static void check_special(const char *isa)
 {
@@ -386,7 +386,7 @@ static void rows_do_not_depend_on_their_company(void **state)
     on_every_isa(check_company);
 }
 
-/* ---- matrices ------------------------------------------------------------------------------------ */
+/* ---- matrices -------------------------------------------------------------------------------- */
 
 static void check_views(const char *isa)
 {

@@ -36,8 +36,8 @@ void caloris_guide(float *x, const float *unconditional, float guidance, size_t 
  *   FP32: as they are.
  *   BF16: weights and activations rounded to bf16 (nearest even), products summed in fp32.
  *   INT8: weight = q * scale of its output channel, q in ±127; a row of activations likewise with
- *         one scale, its largest magnitude / 127 (below 2^-100: all zero; not finite: all NaN); int32
- *         sums, the same in every instruction set. */
+ *         one scale, its largest magnitude / 127 (below 2^-100: all zero; not finite: all NaN);
+ *         int32 sums, the same in every instruction set. */
 enum caloris_format { CALORIS_FORMAT_FP32, CALORIS_FORMAT_BF16, CALORIS_FORMAT_INT8 };
 enum { CALORIS_FORMATS = CALORIS_FORMAT_INT8 + 1 };
 enum {
@@ -63,8 +63,8 @@ void caloris_matrix_place(struct caloris_matrix *matrix, enum caloris_format for
                           size_t in, void *memory);
 
 /* absmax[i] = the larger of itself and the largest magnitude in row i of n_rows * in numbers of a
- * file; NaN once a NaN was seen. Start from 0; the maximum over all parts of an output channel gives
- * its scale. */
+ * file; NaN once a NaN was seen. Start from 0; the maximum over all parts of an output channel
+ * gives its scale. */
 void caloris_matrix_absmax(const void *from, enum caloris_dtype dtype, size_t n_rows, size_t in,
                            float *absmax);
 
@@ -85,7 +85,8 @@ struct caloris_matrix caloris_matrix_rows(const struct caloris_matrix *matrix, s
 void caloris_kernels_init(void);
 
 /* Rungs of instruction sets, weakest first: "ref" (plain C, no BLAS), "portable", "avx2",
- * "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16"; NULL behind the last. *runs_here (may be NULL): whether this CPU has it. */
+ * "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16"; NULL behind the last. *runs_here (may be
+ * NULL): whether this CPU has it. */
 const char *caloris_kernels_isa(size_t i, bool *runs_here);
 
 /* From now on only kernels up to this rung, for tests and comparisons; not while kernels run. An
@@ -105,8 +106,8 @@ size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, s
                                   int threads);
 
 /* y [rows, y_stride] = x [rows, x_stride] * matrixᵀ (beta 0) or that added to y (beta 1). Columns
- * of y beyond out are left alone. scratch: 64-byte aligned, NULL for FP32. BF16 and INT8: what a row
- * becomes does not depend on the other rows or their number, bit for bit. */
+ * of y beyond out are left alone. scratch: 64-byte aligned, NULL for FP32. BF16 and INT8: what a
+ * row becomes does not depend on the other rows or their number, bit for bit. */
 void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix, const float *x,
                   size_t x_stride, size_t rows, float *y, size_t y_stride, float beta,
                   void *scratch);

@@ -22,7 +22,7 @@ static void fill_f32(struct caloris_matrix *matrix, size_t out_first, size_t n, 
     caloris_convert_to_f32(dtype, from, to + out_first * matrix->in, n * matrix->in);
 }
 
-/* ---- panels ----------------------------------------------------------------------------------- */
+/* ---- panels ---------------------------------------------------------------------------------- */
 
 static size_t panels(size_t out)
 {
@@ -139,7 +139,7 @@ static void fill_panels(struct caloris_matrix *matrix, size_t out_first, size_t 
         fill_behind(matrix);
 }
 
-/* ---- the door --------------------------------------------------------------------------------- */
+/* ---- the door -------------------------------------------------------------------------------- */
 
 /* How a format stands in memory, whatever kernel reads it. */
 static const struct {

@@ -6,8 +6,8 @@
  * the 16 outputs 4 bytes of its row (four int8 or two bf16). The depth is filled up with zeros to
  * whole blocks of 16 groups, so that a block is one tile of AMX.
  *
- * Rows of activations are packed in blocks of as many rows as the kernel's registers hold, as even as
- * they get: for each group the 4 bytes of each row of the block.
+ * Rows of activations are packed in blocks of as many rows as the kernel's registers hold, as even
+ * as they get: for each group the 4 bytes of each row of the block.
  *
  * INT8 rows of activations are stored as q + 128, unsigned, because vpdpbusd multiplies unsigned by
  * signed; the start of a sum, -128 Σ w, makes up for it.
@@ -29,7 +29,7 @@ enum {
  * blocks, and takes TILE_PANELS panels at a time. */
 enum { TILE_ROWS = 256, SUM_ROWS = TILE_ROWS + 32, TILE_PANELS = 2 };
 
-/* Groups of a row of `in` numbers; 0 when in is too large. */
+/* Groups of a row of `in` numbers. */
 static inline size_t caloris_panel_groups(enum caloris_format format, size_t in)
 {
     size_t in_group = format == CALORIS_FORMAT_INT8 ? 4 : 2;

@@ -9,10 +9,9 @@
  *   BLOCK_ROWS, BLOCK_PANELS   of a register block: what the registers hold
  *
  * A register block multiplies up to BLOCK_ROWS rows with BLOCK_PANELS panels over SLICE_GROUPS of
- * the depth; that slice of the panels stays in the first cache while all rows of the tile pass, and
- * that slice of the rows in the second while the panels of a bunch do. Sums wait in scratch between
- * slices. Each sum is one chain over the depth in order, so that a row's bits do not depend on how
- * the tile was cut.
+ * the depth; that slice of the panels stays in the first cache while all rows of the tile pass.
+ * Sums wait in scratch between slices. Each sum is one chain over the depth in order, so that a
+ * row's bits do not depend on how the tile was cut.
  */
 #ifndef CALORIS_KERNELS_PANELS_VECTOR_H
 #define CALORIS_KERNELS_PANELS_VECTOR_H
@@ -24,8 +23,6 @@
 
 enum {
     SLICE_GROUPS = 256,
-    FEW_ROWS = 32,  /* up to here a bunch is one block: weights come in the order of memory */
-    AHEAD_LINE = 1, /* one line of weights to come is asked for with each line that is used */
     VEC_BYTES = sizeof(vec),
     SUM_STRIDE = TILE_PANELS * PANEL_OUTS, /* numbers from one row's sums to the next's */
 };
@@ -133,7 +130,7 @@ static void (*const multiply_rows[])(const struct block *b, size_t panels) = {
     multiply_10, multiply_11, multiply_12, multiply_13, multiply_14,
 };
 
-/* ---- a tile ------------------------------------------------------------------------------------ */
+/* ---- a tile ----------------------------------------------------------------------------------- */
 
 /* y = sum * scale of the row * scale of the output (+ beta y), n outputs: a constant at the call
  * that matters. */
@@ -160,14 +157,14 @@ struct slice {
 
 static void finish(const struct slice *slice, size_t row, size_t rows)
 {
-    float ones[BLOCK_PANELS * PANEL_OUTS];
     const struct caloris_gemm_tile *tile = slice->tile;
     const size_t first = slice->panel * PANEL_OUTS, end = tile->out_first + tile->out_count;
     const size_t n =
         end - first < slice->panels * PANEL_OUTS ? end - first : slice->panels * PANEL_OUTS;
-    const float *scale = tile->matrix->scale ? tile->matrix->scale + first : ones;
+    float ones[BLOCK_PANELS * PANEL_OUTS]; /* the scales of a format that has none */
     for (size_t o = 0; o < BLOCK_PANELS * PANEL_OUTS; o++)
         ones[o] = 1;
+    const float *scale = tile->matrix->scale ? tile->matrix->scale + first : ones;
     for (size_t r = row; r < row + rows; r++) {
         const sum_number *sums = slice->sums + r * SUM_STRIDE;
         float *y = tile->y + r * tile->y_stride + first;
