@@ -185,10 +185,16 @@ static bool is_source_or_text(const char *name)
     return false;
 }
 
+/* The preset first, then what the job says itself. */
 static int read_params(json_t *root, struct caloris_job *job, struct caloris_err *err)
 {
     const char *name;
-    json_t *value;
+    json_t *value = json_object_get(root, "preset");
+    if (value) {
+        if (caloris_job_field_read(caloris_job_field_find("preset"), value, &job->params, err) < 0)
+            return -1;
+        caloris_job_params_preset(&job->params, job->params.preset);
+    }
     json_object_foreach(root, name, value)
     {
         if (is_source_or_text(name))

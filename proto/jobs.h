@@ -24,6 +24,7 @@ enum {
     CALORIS_JOB_MAX_NAME = 64, /* bytes of hole, chat_template, a message's role */
 };
 
+enum caloris_preset { CALORIS_PRESET_EXACT, CALORIS_PRESET_BALANCED, CALORIS_PRESET_FAST };
 enum caloris_order {
     CALORIS_ORDER_CONFIDENCE,
     CALORIS_ORDER_RANDOM,
@@ -48,8 +49,9 @@ enum caloris_cache {
 /* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of
  * each. */
 struct caloris_job_params {
-    uint32_t gen_length;   /* 0: only the prompt's holes are filled */
-    uint32_t block_length; /* at least 1, at most gen_length where that is not 0 */
+    enum caloris_preset preset; /* where the fields that the job left open come from */
+    uint32_t gen_length;        /* 0: only the prompt's holes are filled */
+    uint32_t block_length;      /* at least 1, at most gen_length where that is not 0 */
     enum caloris_order order;
     enum caloris_commit commit;
     uint32_t steps; /* 0: one for every mask that the quota counts */
@@ -86,8 +88,28 @@ struct caloris_job {
     struct caloris_job_params params;
 };
 
-/* What a job gets that says nothing. */
+/* What a job gets that says nothing: the preset balanced. */
 void caloris_job_params_default(struct caloris_job_params *params);
+
+/* ---- presets: named sets of fields ----------------------------------------------------------- */
+
+enum { CALORIS_PRESET_FIELDS = 8 };
+struct caloris_job_preset {
+    const char *name, *help;
+    struct {
+        const char *name, *value;    /* as the text of a flag */
+    } fields[CALORIS_PRESET_FIELDS]; /* the first without a name ends them */
+};
+extern const struct caloris_job_preset caloris_job_presets[]; /* by enum caloris_preset */
+extern const size_t caloris_job_presets_count;
+
+/* What a job gets that says nothing but its preset. */
+void caloris_job_params_preset(struct caloris_job_params *params, enum caloris_preset preset);
+
+/* A parsed job's JSON [n] with what its preset gave it written out, so that it means the same to
+ * every later version; appended to settled, the bytes of the job behind it as they came. */
+int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job,
+                       struct caloris_buf *settled, struct caloris_err *err);
 
 /* The job in n bytes of JSON (one object). Everything is checked that can be without a model.
  * Codes: BAD_REQUEST. On failure job->id is set if there was a usable one, so that the error can

@@ -19,9 +19,12 @@ const struct caloris_job_field caloris_job_fields[] = {
     {"chat_template", CALORIS_FIELD_TEXT, 1, CALORIS_JOB_MAX_NAME, NULL, "",
      "chat template for the messages (llada, plain); the model's own where it is not said",
      SIZE_MAX},
+    {"preset", CALORIS_FIELD_CHOICE, 0, 0, "exact|balanced|fast", "balanced",
+     "where the fields of decoding that the job leaves open come from (caloris presets lists them)",
+     PARAM(preset)},
     {"gen_length", CALORIS_FIELD_UINT, 0, TOKENS, NULL, "96",
      "tokens to generate; 0 only fills the holes of the prompt", PARAM(gen_length)},
-    {"block_length", CALORIS_FIELD_UINT, 1, TOKENS, NULL, "32",
+    {"block_length", CALORIS_FIELD_UINT, 1, TOKENS, NULL, "96",
      "the generated part is revealed block by block, each of this length (the default shrinks to "
      "gen_length)",
      PARAM(block_length)},
@@ -59,7 +62,7 @@ const struct caloris_job_field caloris_job_fields[] = {
      "Gumbel noise on the choice of tokens; 0 takes the most probable", PARAM(temperature)},
     {"cfg_scale", CALORIS_FIELD_REAL, 0, 100, NULL, "0",
      "classifier-free guidance against the masked prompt; doubles the work", PARAM(cfg_scale)},
-    {"cache", CALORIS_FIELD_CHOICE, 0, 0, "none|prefix|dual|active", "none",
+    {"cache", CALORIS_FIELD_CHOICE, 0, 0, "none|prefix|dual|active", "active",
      "whose K/V is kept inside a block: nobody's, the prefix's, all but the block's, or all but "
      "that "
      "of masks and fresh tokens",
@@ -196,7 +199,8 @@ static bool read_text(const struct caloris_job_field *field, const json_t *value
     return true;
 }
 
-_Static_assert(sizeof(enum caloris_order) == sizeof(unsigned) &&
+_Static_assert(sizeof(enum caloris_preset) == sizeof(unsigned) &&
+                   sizeof(enum caloris_order) == sizeof(unsigned) &&
                    sizeof(enum caloris_commit) == sizeof(unsigned) &&
                    sizeof(enum caloris_quota) == sizeof(unsigned) &&
                    sizeof(enum caloris_cache) == sizeof(unsigned),
@@ -228,19 +232,23 @@ const struct caloris_job_field *caloris_job_field_find(const char *name)
     return NULL;
 }
 
-void caloris_job_params_default(struct caloris_job_params *params)
+void caloris_job_field_default(const struct caloris_job_field *field, const char *text,
+                               struct caloris_job_params *params)
+{
+    json_t *value = field->type == CALORIS_FIELD_CHOICE ? json_string(text)
+                                                        : json_loads(text, JSON_DECODE_ANY, NULL);
+    caloris_job_field_read(field, value, params, NULL);
+    json_decref(value);
+}
+
+void caloris_job_params_plain(struct caloris_job_params *params)
 {
     /* What default_text cannot say is "not said". */
     *params = (struct caloris_job_params){.seed = -1, .eos_id = -1, .eot_id = -1, .mask_id = -1};
     for (size_t i = 0; i < caloris_job_fields_count; i++) {
         const struct caloris_job_field *field = &caloris_job_fields[i];
-        if (field->offset == SIZE_MAX || !*field->default_text)
-            continue;
-        json_t *value = field->type == CALORIS_FIELD_CHOICE
-                            ? json_string(field->default_text)
-                            : json_loads(field->default_text, JSON_DECODE_ANY, NULL);
-        caloris_job_field_read(field, value, params, NULL);
-        json_decref(value);
+        if (field->offset != SIZE_MAX && *field->default_text)
+            caloris_job_field_default(field, field->default_text, params);
     }
 }
 

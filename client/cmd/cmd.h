@@ -167,11 +167,12 @@ int verb_show(struct invocation *in);
 int verb_results(struct invocation *in);
 int verb_cancel(struct invocation *in);
 int verb_cluster(struct invocation *in);
+int verb_presets(struct invocation *in);
 
 /* Becomes "caloris-engine VERB …". Returns only on failure. argv[0] is the verb. */
 int verb_engine(int argc, char **argv);
 
 extern const struct caloris_option up_options[], run_options[], submit_options[], follow_options[],
-    list_options[];
+    list_options[], presets_options[];
 
 #endif

@@ -42,6 +42,10 @@ static const struct verb verbs[] = {
      "Cancels jobs. A job that has ended stays as it is.", NULL, verb_cancel},
     {"cluster", NULL, 0, 0, WANTS_GATEWAY, "the groups that serve",
      "A table of the groups that are connected to the gateway.", NULL, verb_cluster},
+    {"presets", NULL, 0, 0, WANTS_NOTHING, "the named sets of decoding fields",
+     "Prints what each value of --preset stands for: fields of a job that it leaves open are the "
+     "preset's.",
+     presets_options, verb_presets},
 };
 
 /* These are about tensors: caloris-engine does them, and has their help. */

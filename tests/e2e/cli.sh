@@ -78,7 +78,7 @@ stdout_is 5
 expect 0 "queued" caloris show 1
 expect 0 "" caloris show 1 --json
 stdout_like '^\{"job":1,"id":null,"state":"queued","submitted":"20[^"]+Z","started":null,'
-stdout_like '"request":\{"messages":\[\{"role":"user","content":"write a loop"\}\],"gen_length":32,"seed":7\}\}$'
+stdout_like '"request":\{.*"cache":.*"messages":\[\{"role":"user","content":"write a loop"\}\],"gen_length":32,"seed":7\}\}$'
 expect 0 "" caloris show --json 2
 stdout_like '"prompt":"x = ","id":"mine"'
 expect 0 "" caloris show --json 4

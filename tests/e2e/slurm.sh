@@ -183,7 +183,7 @@ read -ra inside < <(sed -n "s/^\(srun --jobid=$job .*\) $wanted .*/\1/p" "$log")
 in_job() { on_n1 "${inside[@]}" "$@" 2>"$WORK/client.log" || fail "$*: exit $?"; }
 
 prompt=$(sed -n '1s/.*"prompt": "\([^"]*\)".*/\1/p' "$MODEL/prompts.jsonl")
-in_job caloris run --json --cluster "slurm-$job" --gen-length 96 \
+in_job caloris run --json --cluster "slurm-$job" --preset exact --gen-length 96 \
     --block-length 32 --steps 24 --quota block --early-stop false "$prompt" >"$WORK/answer.log"
 recorded=$(grep -F '"id":"p000-1"' "$out" | grep -o '"ids":\[[0-9,]*\]')
 grep -qF "${recorded:-no such run}" "$WORK/answer.log" || fail "run: not the recorded ids"

@@ -8,7 +8,7 @@ unset CALORIS_ENDPOINT CALORIS_CLUSTER XDG_RUNTIME_DIR
 export TMPDIR=/tmp
 MODEL=$SOURCE/deploy/models/tinycoder
 export MODEL WORK
-PARAMS="--early-stop false --commit quota --steps 96 --gen-length 96 --block-length 96"
+PARAMS="--preset exact --early-stop false --commit quota --steps 96 --gen-length 96 --block-length 96"
 export PARAMS
 
 # prompt N, recorded N: text of the N-th prompt (from 0); ids that third-party code gave for it with PARAMS.

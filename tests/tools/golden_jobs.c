@@ -81,7 +81,6 @@ static void add_run(json_t *all, const json_t *file, const json_t *request, size
         json_decref(job);
         return;
     }
-    json_object_del(job, "cache");
     for (size_t i = 0; i < sizeof(for_all) / sizeof(for_all[0]); i++)
         json_object_set(job, for_all[i], json_object_get(file, for_all[i]));
     char id[64];

@@ -45,7 +45,7 @@ static struct caloris_request *make_request(size_t prompt, uint32_t gen_length, 
 {
     struct caloris_request *request = calloc(1, sizeof(*request));
     assert_non_null(request);
-    caloris_job_params_default(&request->params);
+    caloris_job_params_preset(&request->params, CALORIS_PRESET_EXACT);
     request->params.gen_length = request->params.block_length = gen_length;
     request->params.commit = CALORIS_COMMIT_QUOTA;
     request->params.steps = steps;

@@ -189,7 +189,7 @@ static void equals_the_plain_loop(void **state)
         for (int commit = 0; commit <= CALORIS_COMMIT_ENTROPY_BOUNDED; commit++) {
             for (uint64_t round = 0; round < ROUNDS; round++) {
                 struct caloris_job_params params;
-                caloris_job_params_default(&params);
+                caloris_job_params_preset(&params, CALORIS_PRESET_EXACT);
                 params.gen_length = LENGTH - PROMPT;
                 params.mask_id = MASK;
                 params.early_stop = false;

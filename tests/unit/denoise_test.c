@@ -19,7 +19,7 @@ enum { MASK = 9, EOS = 8, EOT = 7, MAX = 32 };
 static struct caloris_job_params params_of(uint32_t gen_length, enum caloris_commit commit)
 {
     struct caloris_job_params params;
-    caloris_job_params_default(&params);
+    caloris_job_params_preset(&params, CALORIS_PRESET_EXACT);
     params.gen_length = gen_length;
     params.block_length = gen_length > 0 ? gen_length : 1;
     params.commit = commit;

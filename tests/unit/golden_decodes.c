@@ -52,8 +52,8 @@ static json_t *to_job(const json_t *record, int32_t mask_id)
     static const char *const same[] = {
         "gen_length",     "block_length",           "cfg_scale", "temperature", "eos_id", "eot_id",
         "logits_eos_inf", "confidence_eos_eot_inf", "threshold", "factor",      "cache"};
-    json_t *job =
-        json_pack("{s:b, s:s, s:i}", "early_stop", 0, "quota", "block", "mask_id", mask_id);
+    json_t *job = json_pack("{s:s, s:b, s:s, s:i}", "preset", "exact", "early_stop", 0, "quota",
+                            "block", "mask_id", mask_id);
     for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
         json_t *value = json_object_get(record, same[i]);
         if (value)

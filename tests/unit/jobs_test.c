@@ -31,7 +31,7 @@ static void takes_a_bare_prompt_with_defaults(void **state)
     assert_memory_equal(job.prompt, "a\0b\xc3\xa9", 6);
     assert_null(job.id);
     assert_int_equal(job.params.gen_length, 96);
-    assert_int_equal(job.params.block_length, 32);
+    assert_int_equal(job.params.block_length, 96);
     assert_int_equal(job.params.order, CALORIS_ORDER_CONFIDENCE);
     assert_int_equal(job.params.commit, CALORIS_COMMIT_THRESHOLD);
     assert_int_equal(job.params.steps, 0);
@@ -39,7 +39,8 @@ static void takes_a_bare_prompt_with_defaults(void **state)
     assert_int_equal(job.params.quota, CALORIS_QUOTA_ALL);
     assert_true(job.params.temperature == 0 && job.params.cfg_scale == 0);
     assert_int_equal(job.params.seed, -1);
-    assert_true(job.params.cache == CALORIS_CACHE_NONE && job.params.refresh == 1);
+    assert_int_equal(job.params.preset, CALORIS_PRESET_BALANCED);
+    assert_int_equal(job.params.refresh, 1);
     assert_true(job.params.early_stop);
     assert_int_equal(job.params.eos_id, -1);
     assert_int_equal(job.params.eot_id, -1);
@@ -107,6 +108,93 @@ static void bounds_entropy_by_entropy(void **state)
     }
 }
 
+/* ---- presets --------------------------------------------------------------------------------- */
+
+static const char *value_of(const struct caloris_job_preset *preset, const char *name)
+{
+    for (size_t i = 0; i < CALORIS_PRESET_FIELDS && preset->fields[i].name; i++) {
+        if (strcmp(preset->fields[i].name, name) == 0)
+            return preset->fields[i].value;
+    }
+    return NULL;
+}
+
+/* All name the same fields with values that the schema takes; the table of fields has balanced's as
+ * defaults; the choices of the field are the names. */
+static void lists_presets(void **state)
+{
+    (void)state;
+    struct caloris_err err = {0};
+    char names[256] = "";
+    const struct caloris_job_preset *balanced = &caloris_job_presets[CALORIS_PRESET_BALANCED];
+    json_t *job = json_object();
+    for (size_t p = 0; p < caloris_job_presets_count; p++) {
+        const struct caloris_job_preset *preset = &caloris_job_presets[p];
+        snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s", p > 0 ? "|" : "",
+                 preset->name);
+        for (size_t i = 0; i < CALORIS_PRESET_FIELDS; i++) {
+            const char *name = preset->fields[i].name;
+            assert_true(!name == !balanced->fields[i].name);
+            if (!name)
+                continue;
+            assert_non_null(value_of(balanced, name));
+            if (caloris_job_set(job, name, preset->fields[i].value, &err) < 0)
+                fail_msg("%s: %s", preset->name, err.text);
+        }
+    }
+    json_decref(job);
+    for (size_t f = 0; f < caloris_job_fields_count; f++) {
+        const struct caloris_job_field *field = &caloris_job_fields[f];
+        if (strcmp(field->name, "preset") == 0)
+            assert_string_equal(field->choices, names);
+        if (value_of(balanced, field->name))
+            assert_string_equal(field->default_text, value_of(balanced, field->name));
+    }
+}
+
+/* A preset gives what the job leaves open, wherever it stands; settled, the job says it itself. */
+static const struct {
+    const char *json;
+    enum caloris_commit commit;
+    enum caloris_cache cache;
+    uint32_t block;
+    const char *settled;
+} preset_jobs[] = {
+    {"{\"ids\":[1],\"preset\":\"exact\"}", CALORIS_COMMIT_QUOTA, CALORIS_CACHE_NONE, 32,
+     "{\"block_length\": 32, \"order\": \"confidence\", \"commit\": \"quota\", "
+     "\"threshold\": 0.9, \"cache\": \"none\", \"refresh\": 1, "
+     "\"ids\":[1],\"preset\":\"exact\"}"},
+    {" {\"cache\":\"prefix\",\"ids\":[1],\"gen_length\":7,\"refresh\":2,"
+     "\"commit\":\"entropy_bounded\",\"threshold\":0.1,\"preset\":\"exact\"}",
+     CALORIS_COMMIT_ENTROPY_BOUNDED, CALORIS_CACHE_PREFIX, 7,
+     "{\"block_length\": 7, \"order\": \"entropy\", \"cache\":\"prefix\",\"ids\":[1],"
+     "\"gen_length\":7,\"refresh\":2,\"commit\":\"entropy_bounded\",\"threshold\":0.1,"
+     "\"preset\":\"exact\"}"},
+};
+
+static void settles_presets(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(preset_jobs) / sizeof(preset_jobs[0]); i++) {
+        struct caloris_job job, again;
+        struct caloris_err err = {0};
+        struct caloris_buf settled = CALORIS_BUF(1 << 10);
+        const char *json = preset_jobs[i].json;
+        if (parse(json, &job, &err) < 0 ||
+            caloris_job_settle(json, strlen(json), &job, &settled, &err) < 0 ||
+            parse(settled.data, &again, &err) < 0)
+            fail_msg("%s: %s", json, err.text);
+        assert_int_equal(job.params.commit, preset_jobs[i].commit);
+        assert_int_equal(job.params.cache, preset_jobs[i].cache);
+        assert_int_equal(job.params.block_length, preset_jobs[i].block);
+        assert_string_equal(settled.data, preset_jobs[i].settled);
+        assert_memory_equal(&job.params, &again.params, sizeof(job.params));
+        caloris_job_free(&job);
+        caloris_job_free(&again);
+        caloris_buf_free(&settled);
+    }
+}
+
 static void fits_the_default_block_to_short_answers(void **state)
 {
     (void)state;
@@ -115,9 +203,10 @@ static void fits_the_default_block_to_short_answers(void **state)
         uint32_t block;
     } cases[] = {
         {"{\"ids\":[1],\"gen_length\":20}", 20},
-        {"{\"ids\":[1],\"gen_length\":50}", 32},
+        {"{\"ids\":[1],\"gen_length\":50}", 50},
+        {"{\"ids\":[1],\"gen_length\":150}", 96},
         {"{\"ids\":[1],\"gen_length\":0}", 1},
-        {"{\"ids\":[1],\"gen_length\":50,\"commit\":\"quota\"}", 32},
+        {"{\"ids\":[1],\"gen_length\":50,\"commit\":\"quota\"}", 50},
         {"{\"ids\":[1],\"gen_length\":20,\"commit\":\"quota\",\"steps\":7}", 20},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -184,11 +273,12 @@ static const struct {
     {IDS "\"seed\":99999999999999999999}", "job: no JSON"},
     {IDS "\"early_stop\":1}", "early_stop: 1 is not true or false"},
     {IDS "\"mask_id\":-1}", "mask_id: -1 is not a token id from 0 to 2147483647"},
-    {IDS "\"gen_length\":50,\"commit\":\"quota\",\"steps\":10}",
+    {IDS "\"gen_length\":50,\"block_length\":32,\"commit\":\"quota\",\"steps\":10}",
      "block_length: 32 does not divide gen_length 50, as a quota over steps needs; 25 or 50 would"},
-    {IDS "\"gen_length\":64,\"commit\":\"quota\",\"steps\":7}",
+    {IDS "\"gen_length\":64,\"block_length\":32,\"commit\":\"quota\",\"steps\":7}",
      "steps: 7 cannot be dealt evenly to 2 blocks (gen_length 64 / block_length 32); 6 could"},
-    {IDS "\"gen_length\":64,\"commit\":\"quota\",\"steps\":1}", "steps: 1 cannot be dealt evenly"},
+    {IDS "\"gen_length\":64,\"block_length\":32,\"commit\":\"quota\",\"steps\":1}",
+     "steps: 1 cannot be dealt evenly"},
 };
 
 static void refuses_by_name(void **state)
@@ -346,6 +436,16 @@ static void documents_every_field(void **state)
         if (!strstr(text.data, row))
             fail_msg("JOBS.md lacks the row%s", row);
     }
+    for (size_t p = 0; p < caloris_job_presets_count; p++) {
+        const struct caloris_job_preset *preset = &caloris_job_presets[p];
+        char row[256];
+        snprintf(row, sizeof(row), "\n| `%s` |", preset->name);
+        for (size_t i = 0; i < CALORIS_PRESET_FIELDS && preset->fields[i].name; i++)
+            snprintf(row + strlen(row), sizeof(row) - strlen(row), " %s |",
+                     preset->fields[i].value);
+        if (!strstr(text.data, row))
+            fail_msg("JOBS.md lacks the row%s", row);
+    }
     caloris_buf_free(&text);
 }
 
@@ -356,6 +456,8 @@ int main(void)
         cmocka_unit_test(takes_every_field),
         cmocka_unit_test(fits_the_default_block_to_short_answers),
         cmocka_unit_test(bounds_entropy_by_entropy),
+        cmocka_unit_test(lists_presets),
+        cmocka_unit_test(settles_presets),
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test(refuses_depth_and_size),
         cmocka_unit_test(sets_fields_from_flags),

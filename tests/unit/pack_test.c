@@ -94,7 +94,8 @@ static void start(struct caloris_member *member, int32_t canvas[CANVAS], uint32_
 {
     struct caloris_job_params params;
     struct caloris_err err;
-    caloris_job_params_default(&params);
+    caloris_job_params_preset(&params, CALORIS_PRESET_EXACT);
+    params.commit = CALORIS_COMMIT_THRESHOLD;
     params.mask_id = MASK;
     params.gen_length = CANVAS - (uint32_t)prompt;
     params.block_length = 2;

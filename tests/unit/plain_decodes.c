@@ -336,8 +336,8 @@ enum { REQUESTS = sizeof(requests) / sizeof(requests[0]) };
 static json_t *job_of(size_t index, int32_t mask_id)
 {
     char text[512], *at = text;
-    snprintf(text, sizeof(text), "{%s,'early_stop':false,'mask_id':%d}", requests[index].job,
-             mask_id);
+    snprintf(text, sizeof(text), "{'preset':'exact',%s,'early_stop':false,'mask_id':%d}",
+             requests[index].job, mask_id);
     for (; *at; at++)
         *at = *at == '\'' ? '"' : *at;
     json_t *job = json_loads(text, 0, NULL);

@@ -101,11 +101,17 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
                             const struct caloris_job *job, struct caloris_err *err)
 {
     const Caloris__Wire__Submit *submit = message->submit;
+    /* What the preset says stands in the stored job: later versions may mean something else by it. */
+    struct caloris_buf body = CALORIS_BUF(CALORIS_JOB_MAX_BYTES);
+    int rc = -1;
+    if (caloris_job_settle((const char *)submit->job_json.data, submit->job_json.len, job, &body,
+                           err) < 0)
+        goto out;
     const struct caloris_store_submission submission = {
         .key = submit->key.data,
         .key_bytes = submit->key.len,
-        .body = submit->job_json.data,
-        .body_bytes = submit->job_json.len,
+        .body = body.data,
+        .body_bytes = body.size,
         .id = job->id,
         .seed = job->params.seed < 0 ? (int64_t)caloris_rng_fresh_seed() : -1,
         .now_ms = caloris_time_wall_ms(),
@@ -118,9 +124,12 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
     };
     if (promise_room(b, err) < 0 ||
         caloris_store_add(b->store, &submission, &promise.job, &promise.again, err) < 0)
-        return -1;
+        goto out;
     promise_add(b, &promise);
-    return 0;
+    rc = 0;
+out:
+    caloris_buf_free(&body);
+    return rc;
 }
 
 static int take_submit(struct caloris_broker *b, struct client *client, const request *message,

@@ -61,7 +61,7 @@ int caloris_store_commit(struct caloris_store *store, struct caloris_err *err);
 struct caloris_store_submission {
     const void *key; /* [key_bytes] */
     size_t key_bytes;
-    const void *body; /* [body_bytes]: the JSON object as it came */
+    const void *body; /* [body_bytes]: the JSON object, settled (proto/jobs.h) */
     size_t body_bytes;
     const char *id; /* NULL: none */
     int64_t seed;   /* drawn for a body that names none; -1: it names one */
