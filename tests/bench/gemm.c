@@ -8,7 +8,9 @@
  * Weights cycle through more memory than any cache holds. of_roofline is the larger of operations /
  * peak and bytes / bandwidth as a share of the time taken; bytes are the weights, x and y once.
  * of_roofline_best is the same of the fastest product, loop and reading: on a machine that others
- * use too the medians of one line may have met different weather.
+ * use too the medians of one line may have met different weather. of_peak_cpu is operations / peak
+ * by the processor time of the threads (where the bound is compute), which stands still while others
+ * have the cores.
  */
 #include "base/err.h"
 #include "base/time.h"
@@ -18,9 +20,11 @@
 #include "worker/pool/pool.h"
 
 #include <cblas.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAX_REPEATS = 41, MIN_REPEATS = 7, MAX_COPIES = 128 };
@@ -108,6 +112,23 @@ static double seconds_since(uint64_t start)
     return (double)(caloris_time_ns() - start) * 1e-9;
 }
 
+/* Processor time of the whole process, shared out among its threads. */
+static double cpu_seconds(const struct bench *b)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return ((double)now.tv_sec + (double)now.tv_nsec * 1e-9) / caloris_pool_threads(b->pool);
+}
+
+/* Operations a second of processor time. */
+static double peak_by_cpu(const struct bench *b, double *by_clock)
+{
+    const uint64_t start = caloris_time_ns();
+    const double cpu = cpu_seconds(b);
+    *by_clock = bench_peak(b->pool, b->format);
+    return *by_clock * seconds_since(start) / (cpu_seconds(b) - cpu);
+}
+
 static double ours(const struct bench *b, struct product *p)
 {
     const struct caloris_matrix *m = &p->matrix[p->turn++ % p->copies];
@@ -146,16 +167,19 @@ static double least_seconds(double operations, double bytes, double peak, double
 static void measure(const struct bench *b, struct product *p, const char *shape)
 {
     double seconds[MAX_REPEATS], peaks[MAX_REPEATS], streams[MAX_REPEATS], blas[MAX_REPEATS];
+    double cpu[MAX_REPEATS], cpu_peaks[MAX_REPEATS];
     const struct caloris_matrix *m = &p->matrix[0];
     size_t n = 0;
     uint64_t start = caloris_time_ns();
     ours(b, p);
     for (; n < MAX_REPEATS && (n < MIN_REPEATS || seconds_since(start) < seconds_per_line); n++) {
-        peaks[n] = bench_peak(b->pool, b->format);
+        cpu_peaks[n] = peak_by_cpu(b, &peaks[n]);
         streams[n] = stream(b, p);
         p->turn++;
         ours(b, p); /* the caches as a product leaves them */
+        cpu[n] = cpu_seconds(b);
         seconds[n] = ours(b, p);
+        cpu[n] = cpu_seconds(b) - cpu[n];
         if (b->format == CALORIS_FORMAT_FP32)
             blas[n] = bare_blas(b, p);
     }
@@ -164,13 +188,17 @@ static void measure(const struct bench *b, struct product *p, const char *shape)
                          (double)(p->rows * (m->in + m->out) * sizeof(float));
     const double peak = bench_median(peaks, n), bandwidth = bench_median(streams, n);
     const double took = bench_median(seconds, n);
+    const bool computes = operations / peaks[n - 1] > bytes / streams[n - 1];
     printf("%s,%s,%s,%d,%s,%s,%s,%zu,%zu,%zu,%.1f,%s,%.1f,%.1f,%.1f,%s,%.3f,%.3f,", b->machine,
            b->isa, bench_commit(), caloris_pool_threads(b->pool), caloris_kernels_blas(),
            caloris_format_name(b->format), shape, p->rows, m->out, m->in, took * 1e6,
            bench_peak_instruction(b->format), operations / took * 1e-9, peak * 1e-9,
-           bandwidth * 1e-9, operations / peak > bytes / bandwidth ? "compute" : "memory",
+           bandwidth * 1e-9, computes ? "compute" : "memory",
            least_seconds(operations, bytes, peak, bandwidth) / took,
            least_seconds(operations, bytes, peaks[n - 1], streams[n - 1]) / seconds[0]);
+    if (computes)
+        printf("%.3f", operations / bench_median(cpu_peaks, n) / bench_median(cpu, n));
+    printf(",");
     if (b->format == CALORIS_FORMAT_FP32)
         printf("%.1f", operations / bench_median(blas, n) * 1e-9);
     printf("\n");
@@ -202,8 +230,9 @@ static int run(const struct bench *b, char **rows, int n)
         }
         most = last > most ? last : most;
     }
-    printf("machine,isa,commit,threads,blas,format,matrix,rows,out,in,us,instruction,gflops,peak_"
-           "gflops,bandwidth_gbs,bound,of_roofline,of_roofline_best,bare_blas_gflops\n");
+    printf(
+        "machine,isa,commit,threads,blas,format,matrix,rows,out,in,us,instruction,gflops,peak_"
+        "gflops,bandwidth_gbs,bound,of_roofline,of_roofline_best,of_peak_cpu,bare_blas_gflops\n");
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         struct product p;
         if (strncmp(shapes[s].name, b->only, strlen(b->only)) != 0)
