@@ -18,7 +18,7 @@ struct order {
     uint64_t bytes; /* STEP: of the packed plan; LOGITS: ids */
 };
 
-/* ---- one step on every rank ------------------------------------------------------------------------------------- */
+/* ---- one step on every rank ------------------------------------------------------------------ */
 
 static int compute_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
                         size_t best, struct caloris_err *err)
@@ -96,7 +96,7 @@ int caloris_engine_step(struct caloris_engine *engine, const struct caloris_step
     return 0;
 }
 
-/* ---- raw logits ------------------------------------------------------------------------------------------------- */
+/* ---- raw logits ------------------------------------------------------------------------------ */
 
 /* Rows that go through the head at a time: every rank's slice of them fits the tile. */
 static size_t logits_block(const struct caloris_engine *engine, size_t *slice)
@@ -199,7 +199,7 @@ int caloris_engine_logits(struct caloris_engine *engine, const int32_t *ids, siz
     return compute_logits(engine, n, sink, arg, err);
 }
 
-/* ---- the profile ------------------------------------------------------------------------------------------------- */
+/* ---- the profile ----------------------------------------------------------------------------- */
 
 static int send_profile(struct caloris_engine *engine, struct caloris_rank_profile *all,
                         struct caloris_err *err)
@@ -221,7 +221,7 @@ int caloris_engine_profile(struct caloris_engine *engine, struct caloris_rank_pr
     return 0;
 }
 
-/* ---- the world -------------------------------------------------------------------------------------------------- */
+/* ---- the world ------------------------------------------------------------------------------- */
 
 /* Ranks 1 …: what rank 0 orders, until it stops. */
 static int serve(struct caloris_engine *engine, struct caloris_err *err)

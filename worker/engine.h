@@ -1,10 +1,11 @@
-/* worker/engine.h: the ranks that compute denoising steps. The one door from the coordinator to the tensors.
+/* worker/engine.h: the ranks that compute denoising steps. The one door from the coordinator to the
+ * tensors.
  *
- * caloris_engine_run opens the world, loads each rank's shard, and calls a body on rank 0 while all other ranks serve
- * it. The body admits requests to slots, packs step plans and reads step results. Workers hold canvases and
- * K/V and decide nothing; they know nothing of users, text or decoding. Rows and positions count from 0; ids are
- * token ids. Nothing is allocated between a step's plan and its result. See docs/ARCHITECTURE.md, "The step".
- */
+ * caloris_engine_run opens the world, loads each rank's shard, and calls a body on rank 0 while all
+ * other ranks serve it. The body admits requests to slots, packs step plans and reads step results.
+ * Workers hold canvases and K/V and decide nothing; they know nothing of users, text or decoding.
+ * Rows and positions count from 0; ids are token ids. Nothing is allocated between a step's plan
+ * and its result. See docs/ARCHITECTURE.md, "The step". */
 #ifndef CALORIS_ENGINE_H
 #define CALORIS_ENGINE_H
 
@@ -32,18 +33,20 @@ struct caloris_engine_options {
     const char *weights;  /* a name of caloris_engine_format; NULL: the first */
     const char *isa;      /* kernels up to this instruction set ("avx2"); NULL: all that run here */
     bool profile;         /* measure the phases of steps: caloris_engine_profile */
-    /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir: weights are invented in
-     * memory, and layers share as many distinct ones as fit in half of the memory. For benchmarks. */
+    /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir:
+     * weights are invented in memory, and layers share as many distinct ones as fit in half of the
+     * memory. For benchmarks. */
     const char *synthetic;
     /* Rank 0, when the split and the bytes are known and before anything is loaded; may be NULL. */
     void (*planned)(const struct caloris_engine_facts *facts);
-    /* MPI, rank 0: what the run failed of, while all ranks are still there. A launcher ends the world
-     * as soon as the first rank has left, so that a line printed later may be lost. May be NULL. */
+    /* MPI, rank 0: what the run failed of, while all ranks are still there. A launcher ends the
+     * world as soon as the first rank has left, so that a line printed later may be lost. May be
+     * NULL. */
     void (*failed)(const struct caloris_err *err);
 };
 
-/* How matrices may stand in memory, the exact one first: "fp32", "bf16", "int8"; NULL behind the last. Embedding and norms
- * are fp32 in all of them. */
+/* How matrices may stand in memory, the exact one first: "fp32", "bf16", "int8"; NULL behind the
+ * last. Embedding and norms are fp32 in all of them. */
 const char *caloris_engine_format(size_t i);
 
 /* What a caller may know of the model. */
@@ -68,12 +71,13 @@ struct caloris_rank_share {
     double load;           /* multiply-adds of a full step, relative to the mean over ranks */
 };
 
-/* The split and the bytes of every rank, from config.json and the tensor headers alone: shares [options->ranks].
- * Effective limits (max_canvas, max_step_rows, …) and weights are written back into options. */
+/* The split and the bytes of every rank, from config.json and the tensor headers alone: shares
+ * [options->ranks]. Effective limits (max_canvas, max_step_rows, …) and weights are written back
+ * into options. */
 int caloris_engine_plan(struct caloris_engine_options *options, struct caloris_model_facts *facts,
                         struct caloris_rank_share *shares, struct caloris_err *err);
 
-/* ---- a step ---------------------------------------------------------------------------------------------------- */
+/* ---- a step ---------------------------------------------------------------------------------- */
 
 enum {
     CALORIS_MAX_SPECIAL = 8,
@@ -81,8 +85,9 @@ enum {
     CALORIS_MAX_BEST = 32,
 };
 
-/* A canvas enters: slot < max_requests was free. Its ids stand in plan->ids[ids_first … + length). A cached canvas keeps the K/V
- * of every layer in positions [kv_first, kv_first + length) of the group's kv_tokens, which nobody else holds. */
+/* A canvas enters: slot < max_requests was free. Its ids stand in plan->ids[ids_first … + length).
+ * A cached canvas keeps the K/V of every layer in positions [kv_first, kv_first + length) of the
+ * group's kv_tokens, which nobody else holds. */
 struct caloris_admission {
     uint32_t slot, length;
     uint32_t ids_first;
@@ -95,9 +100,10 @@ struct caloris_write {
     int32_t id;
 };
 
-/* Compute positions [first, first + count) of a canvas. Without a cache a span is the whole canvas. A cached canvas may have
- * several spans, ascending and next to each other in the plan; all its positions are computed in its first step. Later, rows attend to
- * themselves and to the K/V that the other positions had when they were last computed. */
+/* Compute positions [first, first + count) of a canvas. Without a cache a span is the whole canvas.
+ * A cached canvas may have several spans, ascending and next to each other in the plan; all its
+ * positions are computed in its first step. Later, rows attend to themselves and to the K/V that
+ * the other positions had when they were last computed. */
 struct caloris_span {
     uint32_t slot, first, count;
 };
@@ -116,22 +122,24 @@ struct caloris_rule {
     int32_t probe[CALORIS_MAX_PROBES]; /* ids whose logits are returned as they are */
     uint32_t probes;
     uint32_t best; /* how many best, 1 … CALORIS_MAX_BEST */
-    float
-        temperature; /* > 0: choice is by logit + temperature * Gumbel noise of this key, position and id */
+    /* > 0: choice is by logit + temperature * Gumbel noise of this key, position and id */
+    float temperature;
     struct caloris_noise_key noise;
     float guidance; /* with a partner row u: logit = u + (guidance + 1) * (logit - u) */
 };
 
 enum { CALORIS_NO_PARTNER = UINT32_MAX };
 
-/* A row whose logits are wanted: position of spans[span]; partner: the same position of spans[partner]. */
+/* A row whose logits are wanted: position of spans[span]; partner: the same position of
+ * spans[partner]. */
 struct caloris_want {
     uint32_t span, position;
     uint32_t partner; /* index of the span of the unconditional canvas, or CALORIS_NO_PARTNER */
     uint32_t rule;    /* index into rules */
 };
 
-/* All arrays belong to the caller. Order of effects: releases, admissions, writes, then the spans are computed. */
+/* All arrays belong to the caller. Order of effects: releases, admissions, writes, then the spans
+ * are computed. */
 struct caloris_step_plan {
     const uint32_t *releases;
     size_t n_releases;
@@ -173,27 +181,29 @@ struct caloris_step_result {
     size_t best;
 };
 
-/* Rank 0, inside the body. The result is valid until the next step. A plan that breaks a rule above is an error and
- * leaves everything as it was. An error with code PEER_LOST or INTERNAL ends the world. */
+/* Rank 0, inside the body. The result is valid until the next step. A plan that breaks a rule above
+ * is an error and leaves everything as it was. An error with code PEER_LOST or INTERNAL ends the
+ * world. */
 int caloris_engine_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
                         struct caloris_step_result *result, struct caloris_err *err);
 
-/* Rank 0, inside the body, with no canvas admitted: logits of every row of ids [n], a block of whole rows at a time, in
- * order: sink(arg, logits [rows, vocab], rows, err). */
+/* Rank 0, inside the body, with no canvas admitted: logits of every row of ids [n], a block of
+ * whole rows at a time, in order: sink(arg, logits [rows, vocab], rows, err). */
 int caloris_engine_logits(struct caloris_engine *engine, const int32_t *ids, size_t n,
                           int (*sink)(void *arg, const float *logits, size_t rows,
                                       struct caloris_err *),
                           void *arg, struct caloris_err *err);
 
-/* ---- the world ------------------------------------------------------------------------------------------------- */
+/* ---- the world ------------------------------------------------------------------------------- */
 
 typedef int (*caloris_engine_body_fn)(struct caloris_engine *engine, void *arg,
                                       struct caloris_err *err);
 
-/* Collective under MPI: every rank calls it with the same options. Loads, runs body on rank 0 while the others serve, and
- * returns on every rank with the same code when body returns or a stage failed: 0, or -1 with err, which names
- * rank and host where one rank is to blame. *report (may be NULL) says whether this process is the one to print err:
- * rank 0 if it is alive. Call from the main thread, before starting others. */
+/* Collective under MPI: every rank calls it with the same options. Loads, runs body on rank 0 while
+ * the others serve, and returns on every rank with the same code when body returns or a stage
+ * failed: 0, or -1 with err, which names rank and host where one rank is to blame. *report (may be
+ * NULL) says whether this process is the one to print err: rank 0 if it is alive. Call from the
+ * main thread, before starting others. */
 int caloris_engine_run(const struct caloris_engine_options *options, caloris_engine_body_fn body,
                        void *arg, bool *report, struct caloris_err *err);
 
@@ -213,7 +223,8 @@ struct caloris_engine_facts {
 
 const struct caloris_engine_facts *caloris_engine_facts(const struct caloris_engine *engine);
 
-/* What this rank (in the body: rank 0) has done so far. Seconds add up to the time inside caloris_engine_step. */
+/* What this rank (in the body: rank 0) has done so far. Seconds add up to the time inside
+ * caloris_engine_step. */
 struct caloris_engine_counters {
     uint64_t steps, rows, head_rows;
     uint64_t bytes_read;      /* from the model's files */
@@ -223,10 +234,10 @@ struct caloris_engine_counters {
 void caloris_engine_counters(const struct caloris_engine *engine,
                              struct caloris_engine_counters *out);
 
-/* ---- where the time goes (options.profile) --------------------------------------------------------------------- */
+/* ---- where the time goes (options.profile) --------------------------------------------------- */
 
-/* Norms include the sums into the residual stream, attention the rotary and what is kept of K and V; rest is the plan's
- * application and the summaries' way to rank 0. */
+/* Norms include the sums into the residual stream, attention the rotary and what is kept of K and
+ * V; rest is the plan's application and the summaries' way to rank 0. */
 enum caloris_phase {
     CALORIS_PHASE_EMBED,
     CALORIS_PHASE_NORMS,
@@ -244,7 +255,8 @@ enum caloris_phase {
 };
 const char *caloris_phase_name(enum caloris_phase phase);
 
-/* operations: multiplications and additions. bytes: weights, inputs and outputs of each call once, sent ones of all-reduces. */
+/* operations: multiplications and additions. bytes: weights, inputs and outputs of each call once,
+ * sent ones of all-reduces. */
 struct caloris_phase_cost {
     double seconds, operations, bytes;
 };

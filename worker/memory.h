@@ -9,7 +9,8 @@
 
 struct caloris_err;
 
-/* The effective limits of a group: the options with what they left open filled in, and checked against the model. */
+/* The effective limits of a group: the options with what they left open filled in, and checked
+ * against the model. */
 int caloris_memory_limits(struct caloris_engine_options *options,
                           const struct caloris_model_config *config, struct caloris_err *err);
 
@@ -26,7 +27,8 @@ struct caloris_memory {
     struct caloris_candidate *best;          /* rank 0: [rows, CALORIS_MAX_BEST] */
 };
 
-/* Measures (map false) or maps and lays out the buffers of one rank. *kv_bytes is the part that holds keys and values. */
+/* Measures (map false) or maps and lays out the buffers of one rank. *kv_bytes is the part that
+ * holds keys and values. */
 int caloris_memory_place(struct caloris_memory *memory,
                          const struct caloris_engine_options *options,
                          const struct caloris_model_config *config,
@@ -41,7 +43,8 @@ int caloris_memory_config(const struct caloris_engine_options *options,
 void caloris_memory_facts(const struct caloris_model_config *config,
                           struct caloris_model_facts *facts);
 
-/* All that rank `rank` of `ranks` will hold, but for the load relative to others: multiply-adds of a full row instead. */
+/* All that rank `rank` of `ranks` will hold, but for the load relative to others: multiply-adds of
+ * a full row instead. */
 int caloris_memory_share(const struct caloris_engine_options *options,
                          const struct caloris_model_config *config, int ranks, int rank,
                          struct caloris_rank_share *share, struct caloris_err *err);

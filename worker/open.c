@@ -98,7 +98,8 @@ int caloris_engine_lose(struct caloris_engine *engine, struct caloris_err *err)
     return -1;
 }
 
-/* All that decides what a rank computes and how much it sends: two ranks of one world differ in none of it. */
+/* All that decides what a rank computes and how much it sends: two ranks of one world differ in
+ * none of it. */
 enum { TERMS_TEXT = 320 };
 
 static void describe_terms(const struct caloris_engine *engine, char text[TERMS_TEXT])
@@ -143,7 +144,8 @@ static int compare_terms(struct caloris_engine *engine, struct caloris_err *err)
     return caloris_engine_agree(engine, rc, &verdict, err);
 }
 
-/* Tells rank 0 when some rank owns fewer cores than it has threads: the classic ten-fold slowdown of default bindings. */
+/* Tells rank 0 when some rank owns fewer cores than it has threads: the classic ten-fold slowdown
+ * of default bindings. */
 static int compare_cores(struct caloris_engine *engine, struct caloris_err *err)
 {
     struct {

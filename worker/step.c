@@ -13,9 +13,10 @@ struct plan_header {
     uint64_t releases, admissions, ids, writes, spans, wants, rules;
 };
 
-/* ---- memory ---------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
-/* The largest plan that caloris_step_check lets through: every slot released, admitted, written and computed at once. */
+/* The largest plan that caloris_step_check lets through: every slot released, admitted, written and
+ * computed at once. */
 static bool largest_plan(const struct caloris_step_limits *limits, size_t *bytes)
 {
     const size_t per_request =
@@ -53,7 +54,7 @@ int caloris_step_place(struct caloris_step_state *state, const struct caloris_st
     return caloris_arena_check(&walk, "canvases", err);
 }
 
-/* ---- rules ----------------------------------------------------------------------------------------------------- */
+/* ---- rules ----------------------------------------------------------------------------------- */
 
 static int bad(struct caloris_err *err, const char *what, size_t index)
 {
@@ -226,7 +227,7 @@ int caloris_step_check(struct caloris_step_state *state, const struct caloris_st
     return check_work(state, plan, err);
 }
 
-/* ---- packing --------------------------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 static void put(char *to, size_t *at, const void *from, size_t count, size_t element)
 {
@@ -281,7 +282,7 @@ void caloris_step_unpack(const struct caloris_step_state *state, struct caloris_
     plan->rules = view(state->plan, &at, header.rules, sizeof(*plan->rules));
 }
 
-/* ---- effect ---------------------------------------------------------------------------------------------------- */
+/* ---- effect ---------------------------------------------------------------------------------- */
 
 /* Rows of the spans, and the canvases that they belong to; returns how many rows. */
 static size_t lay_out_rows(struct caloris_step_state *state, const struct caloris_step_plan *plan,

@@ -1,4 +1,5 @@
-/* worker/step.h (inside worker): canvases of a rank, and a step plan on its way from rank 0 to all. */
+/* worker/step.h (inside worker): canvases of a rank, and a step plan on its way from rank 0 to
+ * all. */
 #ifndef CALORIS_STEP_H
 #define CALORIS_STEP_H
 

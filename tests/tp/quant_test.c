@@ -1,5 +1,5 @@
-/* bf16 and int8 weights: made the same at every rank count, and the logits of the whole engine as far
- * from fp32 as the formats explain: a float64 model that rounds what they round. */
+/* bf16 and int8 weights: made the same at every rank count, and the logits of the whole engine as
+ * far from fp32 as the formats explain: a float64 model that rounds what they round. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,7 +27,8 @@ enum { RANK_COUNTS = sizeof(rank_counts) / sizeof(rank_counts[0]), MODELS = 2 };
 
 /* ---- the same weights at every rank count ---------------------------------------------------- */
 
-/* A matrix as the kernels see it, [out, in] in fp32: what one-hot rows of 127 bring out, exactly. */
+/* A matrix as the kernels see it, [out, in] in fp32: what one-hot rows of 127 bring out,
+ * exactly. */
 static float *open_up(const struct caloris_matrix *matrix)
 {
     struct caloris_pool *pool = caloris_pool_new(1, NULL);
@@ -229,8 +230,8 @@ static void read_input(const char *dir, const json_t *json, struct input *input)
 }
 
 /* Whether the engine computes what the float64 model does, but for fp32's own noise. A number that
- * comes to lie next to a tie of two roundings may go the other way and take its row along: then they
- * are only as close as the format is to fp32. */
+ * comes to lie next to a tie of two roundings may go the other way and take its row along: then
+ * they are only as close as the format is to fp32. */
 static bool check_engine(const char *model, const char *dir, enum caloris_format format, int ranks,
                          const struct input *input)
 {

@@ -55,8 +55,8 @@ void caloris_pieces_free(struct caloris_pieces *pieces);
  * always fits. */
 enum { CALORIS_STAGING_BYTES = 1 << 20 };
 
-/* Calls each(piece, staging, arg) for every piece that is not empty, on the pool's threads when there is one. The
- * first failure stops the rest and is returned. */
+/* Calls each(piece, staging, arg) for every piece that is not empty, on the pool's threads when
+ * there is one. The first failure stops the rest and is returned. */
 int caloris_pieces_run(const struct caloris_pieces *pieces, struct caloris_pool *pool,
                        int (*each)(const struct caloris_piece *piece, void *staging, void *arg,
                                    struct caloris_err *err),

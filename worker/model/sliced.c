@@ -1,6 +1,7 @@
-/* INT8 at load for matrices of which every rank holds some columns (attention output, down). A scale
- * covers a whole row of the unsplit tensor, so that it is the same at every rank count, and no rank
- * sees a whole row. Each byte is read once: a block of rows is held until the ranks have compared. */
+/* INT8 at load for matrices of which every rank holds some columns (attention output, down). A
+ * scale covers a whole row of the unsplit tensor, so that it is the same at every rank count, and
+ * no rank sees a whole row. Each byte is read once: a block of rows is held until the ranks have
+ * compared. */
 #include "worker/model/load.h"
 
 #include "base/err.h"

@@ -7,8 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-/* The part of a summary that covers some ids: largest logit, Σ exp(x - max) and Σ (x - max) exp(x - max) over the others. One id
- * that has the maximum counts 1 and is left out of rest, or a rest of 1e-9 would drown in it. */
+/* The part of a summary that covers some ids: largest logit, Σ exp(x - max) and Σ (x - max) exp(x -
+ * max) over the others. One id that has the maximum counts 1 and is left out of rest, or a rest of
+ * 1e-9 would drown in it. */
 struct sums {
     double max, rest, moment;
 };
@@ -51,7 +52,7 @@ static void offer(struct caloris_candidate *best, uint32_t *found, size_t size, 
     best[at] = (struct caloris_candidate){.id = id, .logit = logit, .score = score};
 }
 
-/* ---- one row of a tile ------------------------------------------------------------------------------------------ */
+/* ---- one row of a tile ----------------------------------------------------------------------- */
 
 struct tile_row {
     const float *logits; /* [n], of ids first … first + n */
@@ -114,7 +115,8 @@ static void add_sums(const struct tile_row *row)
     row->summary->moment = sums.moment;
 }
 
-/* Gumbel-max: the id of the largest logit + T g is a draw from softmax(logits / T).   arXiv 1611.01144 */
+/* Gumbel-max: the id of the largest logit + T g is a draw from softmax(logits / T).   arXiv
+ * 1611.01144 */
 static double score_of(const struct tile_row *row, size_t i)
 {
     double score = row->logits[i];
@@ -157,7 +159,7 @@ static void summarise(const struct tile_row *row)
     }
 }
 
-/* ---- all wanted rows, tile by tile ------------------------------------------------------------------------------ */
+/* ---- all wanted rows, tile by tile ----------------------------------------------------------- */
 
 struct head_task {
     struct caloris_nn *nn;
@@ -193,7 +195,8 @@ static void summarise_want(void *arg, size_t index, int thread)
     summarise(&row);
 }
 
-/* Wants [first, …) that fill one tile's rows, their rows of x normed into nn->n from row 0 on; returns the end. */
+/* Wants [first, …) that fill one tile's rows, their rows of x normed into nn->n from row 0 on;
+ * returns the end. */
 static size_t gather_block(struct caloris_nn *nn, const struct caloris_nn_want *wants, size_t first,
                            size_t n, uint32_t head_row[HEAD_TILE_ROWS], size_t *rows)
 {

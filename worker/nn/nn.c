@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- memory ---------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static size_t larger(size_t a, size_t b)
 {
@@ -78,7 +78,7 @@ void caloris_nn_prepare(struct caloris_nn *nn)
         nn->kv_of[i] = (uint32_t)((nn->split.head_first + i) / share - nn->split.kv_head_first);
 }
 
-/* ---- the forward pass ------------------------------------------------------------------------------------------- */
+/* ---- the forward pass ------------------------------------------------------------------------ */
 
 /* A lap over n numbers: so many operations on each, and so many of them moved for each. */
 static void lap_vectors(struct caloris_nn *nn, enum caloris_phase phase, double operations,
@@ -160,7 +160,8 @@ static void keep_row(void *arg, size_t row, int thread)
         memcpy(task->kept + to * kv, task->qkv + row * (q + kv) + q, kv * sizeof(float));
 }
 
-/* The attention of every canvas of the step: queries of its rows in qkv, keys and values there or kept. */
+/* The attention of every canvas of the step: queries of its rows in qkv, keys and values there or
+ * kept. */
 static void lay_out_attention(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
                               const float *qkv, const float *kv, float *mixed)
 {
@@ -189,7 +190,8 @@ static void lay_out_attention(struct caloris_nn *nn, const struct caloris_nn_row
     }
 }
 
-/* Two products of head_dim per query, head and key; queries and outputs once, keys and values once. */
+/* Two products of head_dim per query, head and key; queries and outputs once, keys and values
+ * once. */
 static void lap_attention(struct caloris_nn *nn, const struct caloris_nn_rows *rows)
 {
     const double hd = (double)nn->config->head_dim, h = (double)nn->split.heads;

@@ -1,12 +1,12 @@
 /* worker/nn/nn.h: one rank's part of a forward pass over a mixed bag of rows.
  *
- * The dense pre-norm transformer of LLaDA (docs/MODELS.md): embedding and head sharded by vocabulary, attention by heads,
- * FFN by columns; two all-reduces a layer. Rows of all canvases go through each matrix in one product; attention
- * sees one canvas at a time. Nothing is allocated here: the caller places the buffers.
+ * The dense pre-norm transformer of LLaDA (docs/MODELS.md): embedding and head sharded by
+ * vocabulary, attention by heads, FFN by columns; two all-reduces a layer. Rows of all canvases go
+ * through each matrix in one product; attention sees one canvas at a time. Nothing is allocated
+ * here: the caller places the buffers.
  *
- * Shapes: R = rows of the step, d = hidden, hd = head_dim; of this rank h query heads, k KV heads, f FFN columns, v vocabulary
- * rows.
- */
+ * Shapes: R = rows of the step, d = hidden, hd = head_dim; of this rank h query heads, k KV heads,
+ * f FFN columns, v vocabulary rows. */
 #ifndef CALORIS_NN_H
 #define CALORIS_NN_H
 
@@ -48,8 +48,9 @@ struct caloris_nn {
 
     float *x; /* [R, d] residual stream, the same on every rank */
     float *n; /* [R, d] normed input; partial sums of a matrix that all-reduces */
-    float *
-        wide; /* [R, (h + 2 k) hd] Q, K, V of each row, then [R, h hd] attention output; or [R, 2 f], then [R, f] */
+    /* [R, (h + 2 k) hd] Q, K, V of each row, then [R, h hd] attention output; or [R, 2 f], then
+     * [R, f]. */
+    float *wide;
     float *kv;   /* [layers, kv_tokens, 2 k hd] kept K and V of cached canvases */
     float *rope; /* [positions, hd] */
     float *attention_scratch;
@@ -64,14 +65,15 @@ struct caloris_nn {
     struct caloris_candidate *best;    /* [R, CALORIS_MAX_BEST] */
 };
 
-/* Lays the buffers out from memory on (64-byte aligned; NULL: only measures). *bytes is what they take; *kv_bytes is the
- * part of it that keeps keys and values. */
+/* Lays the buffers out from memory on (64-byte aligned; NULL: only measures). *bytes is what they
+ * take; *kv_bytes is the part of it that keeps keys and values. */
 int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *config,
                      const struct caloris_model_split *split,
                      const struct caloris_nn_limits *limits, void *memory, uint64_t *bytes,
                      uint64_t *kv_bytes, struct caloris_err *err);
 
-/* The stopwatch: from now on; and: what went by since the last lap was this phase, with that many operations and bytes. */
+/* The stopwatch: from now on; and: what went by since the last lap was this phase, with that many
+ * operations and bytes. */
 void caloris_nn_start(struct caloris_nn *nn);
 void caloris_nn_lap(struct caloris_nn *nn, enum caloris_phase phase, double operations,
                     double bytes);
@@ -84,7 +86,8 @@ void caloris_nn_multiply(struct caloris_nn *nn, enum caloris_phase phase,
 /* Fills the tables; weights, comm and pool are set by then. */
 void caloris_nn_prepare(struct caloris_nn *nn);
 
-/* The rows of one canvas: consecutive rows of the step. A cached canvas keeps K/V at [kv_first, kv_first + length). */
+/* The rows of one canvas: consecutive rows of the step. A cached canvas keeps K/V at [kv_first,
+ * kv_first + length). */
 struct caloris_nn_canvas {
     size_t rows, length;
     bool cached;
@@ -113,19 +116,21 @@ struct caloris_nn_want {
     uint32_t rule;
 };
 
-/* Summaries [n] and candidates [n, best] of the wanted rows over this rank's slice of the vocabulary, in nn->summaries and nn->best.
- * Wanted rows and their partners are at most `limits.rows`. *head_rows: how many rows went through the head. */
+/* Summaries [n] and candidates [n, best] of the wanted rows over this rank's slice of the
+ * vocabulary, in nn->summaries and nn->best. Wanted rows and their partners are at most
+ * `limits.rows`. *head_rows: how many rows went through the head. */
 void caloris_nn_head(struct caloris_nn *nn, const struct caloris_nn_want *wants, size_t n,
                      const struct caloris_rule *rules, size_t best, uint64_t *head_rows);
 
-/* Logits of rows [first, first + n) of x over this rank's slice: to [n, v]; uses n (the buffer) as scratch. */
+/* Logits of rows [first, first + n) of x over this rank's slice: to [n, v]; uses n (the buffer) as
+ * scratch. */
 void caloris_nn_logits(struct caloris_nn *nn, size_t first, size_t n, float *to);
 
 /* Floats of the buffer `tile`. */
 size_t caloris_nn_tile_floats(void);
 
-/* Merges the summaries of one row over `ranks` vocabulary slices, in rank order: from[rank * stride], candidates at
- * best_from + rank * best_stride. */
+/* Merges the summaries of one row over `ranks` vocabulary slices, in rank order: from[rank *
+ * stride], candidates at best_from + rank * best_stride. */
 void caloris_nn_merge(const struct caloris_summary *from, size_t stride,
                       const struct caloris_candidate *best_from, size_t best_stride, int ranks,
                       const struct caloris_rule *rule, struct caloris_summary *to,
