@@ -1,11 +1,12 @@
-/* caloris-engine: one program on every rank of a group. Rank 0's main thread steps, its coordinator thread talks; the other
- * ranks serve. */
+/* caloris-engine: one program on every rank of a group. Rank 0's main thread steps, its coordinator
+ * thread talks; the other ranks serve. */
 #include "base/conf.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/time.h"
 #include "coordinator/link/link.h"
 #include "coordinator/plan/plan.h"
+#include "coordinator/schedule/schedule.h"
 #include "worker/engine.h"
 
 #include <inttypes.h>
@@ -25,7 +26,7 @@ struct values {
     char *model, *gateway, *jobs, *out, *logits, *name, *isa;
     bool resume, json, profile;
     int64_t comm, log_level, weights;
-    int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens;
+    int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens, row_budget;
     uint64_t redial_ms;
 };
 
@@ -129,6 +130,15 @@ static const struct caloris_option options[] = {
      .max = 1 << 24,
      .argument = "ROWS",
      .help = "rows of one step over all requests; 0: chosen"},
+    {.name = "row-budget",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(row_budget),
+     .default_text = "0",
+     .min = 0,
+     .max = 1 << 24,
+     .argument = "ROWS",
+     .help =
+         "rows that a step is filled up to; 0: found at start by timing steps of 1 to 512 rows"},
     {.name = "kv-tokens",
      .type = CALORIS_OPTION_INT,
      .offset = AT(kv_tokens),
@@ -210,7 +220,8 @@ static int complain(const struct caloris_err *err)
     return caloris_exit_server(err->code);
 }
 
-/* The model that ships with the program: installed beside it, or in the source tree it was built from. */
+/* The model that ships with the program: installed beside it, or in the source tree it was built
+ * from. */
 static char *demo_model(void)
 {
     char path[PATH_MAX];
@@ -274,6 +285,21 @@ static void sum_up(const struct work *work, bool well)
                 work->logits.rows);
 }
 
+/* The rows that a step is filled up to, found unless they are given. */
+static int find_row_budget(struct caloris_engine *engine, const struct values *v, size_t *rows,
+                           struct caloris_err *err)
+{
+    struct caloris_row_budget budget;
+    *rows = (size_t)v->row_budget;
+    if (*rows > 0)
+        return 0;
+    if (caloris_row_budget_measure(engine, &budget, err) < 0)
+        return -1;
+    *rows = budget.rows;
+    caloris_log(CALORIS_LOG_INFO, "row budget %zu, found in %.2f s", budget.rows, budget.seconds);
+    return 0;
+}
+
 static int body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {
     struct work *work = arg;
@@ -283,6 +309,10 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
     if (facts->core_warning)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->core_warning);
+    size_t row_budget = 0;
+    if (!work->values->logits && find_row_budget(engine, work->values, &row_budget, err) < 0)
+        return -1;
+    work->serve.row_budget = work->offline.options.row_budget = row_budget;
     int rc = work->values->gateway  ? caloris_serve_body(engine, &work->serve, err)
              : work->values->logits ? caloris_logits_body(engine, &work->logits, err)
                                     : caloris_offline_body(engine, &work->offline, err);

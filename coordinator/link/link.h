@@ -19,9 +19,10 @@ struct caloris_err;
  * on a terminal's stderr. */
 struct caloris_offline_options {
     const char *model_dir;
-    const char *jobs; /* "-": stdin */
-    const char *out;  /* must not be jobs */
-    bool resume;      /* skip jobs whose id stands in out; drop a torn last line */
+    const char *jobs;  /* "-": stdin */
+    const char *out;   /* must not be jobs */
+    size_t row_budget; /* rows that a step is filled up to */
+    bool resume;       /* skip jobs whose id stands in out; drop a torn last line */
 };
 /* What it did, for the closing line and the exit code. */
 struct caloris_offline_report {
@@ -42,6 +43,7 @@ struct caloris_serve_options {
     const char *model_dir;
     const char *gateway; /* the gateway's endpoint for groups */
     const char *name;    /* of this group; NULL: host and process */
+    size_t row_budget;   /* rows that a step is filled up to */
     uint64_t redial_ms;  /* how long a lost gateway is redialled: 10 minutes */
 };
 int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);

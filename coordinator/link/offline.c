@@ -389,6 +389,7 @@ int caloris_offline_body(struct caloris_engine *engine, void *arg, struct calori
     o.schedule = caloris_schedule_new(caloris_engine_facts(engine), err);
     if (!o.schedule)
         goto out;
+    caloris_schedule_aim(o.schedule, o.options->row_budget);
     o.signals = link_signals_open(err);
     if (o.signals < 0)
         goto out;

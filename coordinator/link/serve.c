@@ -465,6 +465,7 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
     s.schedule = caloris_schedule_new(facts, err);
     if (!s.schedule || group_dial(&s.socket, options->gateway, err) < 0)
         goto out;
+    caloris_schedule_aim(s.schedule, options->row_budget);
     s.signals = link_signals_open(err);
     if (s.signals < 0)
         goto out;

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/time.h"
+#include "coordinator/schedule/schedule.h"
 
 #include <jansson.h>
 #include <stdarg.h>
@@ -61,6 +62,26 @@ static void check_step(struct report *report, struct caloris_engine *engine)
             (double)(caloris_time_ns() - start) * 1e-6);
 }
 
+/* What a group started so would fill its steps up to. */
+static void check_rows(struct report *report, struct caloris_engine *engine)
+{
+    struct caloris_row_budget budget;
+    struct caloris_err err;
+    double best = 0;
+    size_t best_rows = 0;
+    if (caloris_row_budget_measure(engine, &budget, &err) < 0) {
+        say(report, BROKEN, "rows", "%s", err.text);
+        return;
+    }
+    for (size_t i = 0; i < budget.n; i++) {
+        const double rate = (double)budget.rates[i].rows / budget.rates[i].seconds;
+        best_rows = rate > best ? budget.rates[i].rows : best_rows;
+        best = rate > best ? rate : best;
+    }
+    say(report, FINE, "rows", "budget %zu a step: within 5 %% of the best, %.0f rows/s at %zu",
+        budget.rows, best, best_rows);
+}
+
 int caloris_doctor_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {
     struct caloris_doctor *doctor = arg;
@@ -90,6 +111,7 @@ int caloris_doctor_body(struct caloris_engine *engine, void *arg, struct caloris
         facts->load_s);
     say(&report, FINE, "memory", "%s", plan);
     check_step(&report, engine);
+    check_rows(&report, engine);
 
     if (!report.checks)
         return 0;

@@ -198,7 +198,7 @@ static void pack_steps(struct caloris_schedule *schedule)
 {
     for (size_t i = 0; i < schedule->n_running; i++)
         schedule->candidates[i] = &schedule->running[i]->member;
-    const size_t n = caloris_pack_choose(schedule->candidates, schedule->n_running,
+    const size_t n = caloris_pack_choose(schedule->candidates, schedule->n_running, schedule->aim,
                                          schedule->max_rows, schedule->chosen);
     schedule->turn++;
     for (size_t i = 0; i < n; i++) {

@@ -37,15 +37,15 @@ static void sort(struct caloris_member **members, size_t n,
     }
 }
 
-size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t max_rows,
-                           struct caloris_member **chosen)
+size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t aim,
+                           size_t max_rows, struct caloris_member **chosen)
 {
     if (n == 0)
         return 0;
     memcpy(chosen, members, n * sizeof(*chosen));
     sort(chosen, n, goes_before);
     size_t left = max_rows, count = 0;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && (i == 0 || max_rows - left < aim); i++) {
         size_t rows = caloris_member_rows(chosen[i]);
         if (rows > left)
             continue;

@@ -31,11 +31,11 @@ struct caloris_member {
 size_t caloris_member_rows(const struct caloris_member *member);
 
 /* Who of members [n] has part in the next step, into chosen [n]: those whose last turn is
- * longest ago first, then by arrival, as long as they fit in max_rows; smaller ones may fill
- * what is left. A member that did not fit ages, so that nobody starves. Returns how many; chosen
- * is by arrival. */
-size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t max_rows,
-                           struct caloris_member **chosen);
+ * longest ago first, then by arrival, until they have aim rows; whoever does not fit in max_rows
+ * is passed over, and smaller ones may fill what is left. A member that was not chosen ages, so
+ * that nobody starves. Returns how many; chosen is by arrival. */
+size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t aim,
+                           size_t max_rows, struct caloris_member **chosen);
 
 /* The part that one member has in a plan. */
 struct caloris_part {

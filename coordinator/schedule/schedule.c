@@ -60,7 +60,7 @@ struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts 
     schedule->waiting_end = &schedule->waiting;
     schedule->slots = slots;
     schedule->max_canvas = facts->max_canvas;
-    schedule->max_rows = facts->max_step_rows;
+    schedule->max_rows = schedule->aim = facts->max_step_rows;
     schedule->vocab = facts->model.vocab;
     schedule->running = calloc(slots, sizeof(*schedule->running));
     schedule->slot_taken = calloc(slots, sizeof(*schedule->slot_taken));
@@ -106,6 +106,11 @@ void caloris_schedule_free(struct caloris_schedule *schedule)
     pthread_cond_destroy(&schedule->work);
     pthread_mutex_destroy(&schedule->lock);
     free(schedule);
+}
+
+void caloris_schedule_aim(struct caloris_schedule *schedule, size_t rows)
+{
+    schedule->aim = rows < schedule->max_rows ? rows : schedule->max_rows;
 }
 
 /* ---- submit ---------------------------------------------------------------------------------- */

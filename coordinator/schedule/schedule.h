@@ -4,8 +4,8 @@
  * Two threads meet here. The coordinator thread (link) submits prepared requests and takes
  * events; the main thread, which owns the engine, runs caloris_schedule_loop: pack a plan,
  * compute, decide, again. Scheduling is per step: a finished request leaves at once and a
- * waiting one enters, first come, first served; where the running ones do not all fit in a step,
- * those go first that have waited longest. Between plan and result nothing is allocated; a step
+ * waiting one enters, first come, first served; where a step is full before all running ones are in
+ * it, those go first that have waited longest. Between plan and result nothing is allocated; a step
  * of a followed request allocates its event afterwards. See docs/ARCHITECTURE.md, "The step".
  */
 #ifndef CALORIS_SCHEDULE_H
@@ -32,11 +32,40 @@ struct caloris_request {
     void *owner; /* the caller's, untouched */
 };
 
+/* ---- rows of a step -------------------------------------------------------------------------- */
+
+/* Few rows leave cores waiting for memory, many only make everybody wait: a step is filled up to
+ * the smallest count of rows that gets nearly the best rows per second out of the machine. */
+enum { CALORIS_ROW_RATES = 18 };
+struct caloris_row_rate {
+    size_t rows;
+    double seconds; /* of a step with so many */
+};
+struct caloris_row_budget {
+    struct caloris_row_rate rates[CALORIS_ROW_RATES];
+    size_t n;
+    size_t rows; /* the budget */
+    double seconds;
+};
+
+/* Times steps of 1 … 512 rows. Main thread, inside the body, with no canvas admitted. */
+int caloris_row_budget_measure(struct caloris_engine *engine, struct caloris_row_budget *budget,
+                               struct caloris_err *err);
+
+/* The smallest count among rates [n] with at least 95 % of the best rows per second. */
+size_t caloris_row_budget_of(const struct caloris_row_rate *rates, size_t n);
+
+/* ---- the schedule ---------------------------------------------------------------------------- */
+
 /* Limits come from the engine; the event file descriptor becomes readable when an event waits. Free
  * when the loop has returned. */
 struct caloris_schedule *caloris_schedule_new(const struct caloris_engine_facts *facts,
                                               struct caloris_err *err);
 void caloris_schedule_free(struct caloris_schedule *schedule);
+
+/* Before the loop: requests are added to a step until it has so many rows. A target, no limit: a
+ * request's rows are never split. Without it a step takes all that the engine has room for. */
+void caloris_schedule_aim(struct caloris_schedule *schedule, size_t rows);
 
 /* Coordinator thread. 0: taken, an event follows. -1 and err: still the caller's; BAD_REQUEST
  * naming the field: it can never fit here; AGAIN: the schedule is closing. */

@@ -33,6 +33,7 @@ struct caloris_schedule {
 
     /* The loop's own. */
     size_t slots, max_canvas, max_rows, vocab;
+    size_t aim;           /* rows that a step is filled up to */
     bool *slot_taken;     /* [slots] */
     uint32_t *to_release; /* [slots]: left, the workers do not know yet */
     size_t n_to_release;

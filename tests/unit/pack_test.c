@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "coordinator/schedule/pack.h"
 #include "coordinator/schedule/regions.h"
+#include "coordinator/schedule/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +21,19 @@ static const struct {
     const char *name;
     size_t rows[MEMBERS]; /* 0: no such member */
     uint64_t last_turn[MEMBERS];
-    size_t max_rows;
+    size_t max_rows, aim; /* aim 0: as many as max_rows */
     const char *chosen;
 } turns[] = {
-    {"all fit", {3, 4, 5}, {0, 0, 0}, 12, "012"},
-    {"the last does not fit", {3, 4, 5}, {0, 0, 0}, 11, "01"},
-    {"a smaller one fills what is left", {3, 6, 2}, {0, 0, 0}, 8, "02"},
-    {"who waited longest goes first", {3, 4, 5}, {7, 7, 6}, 8, "02"},
-    {"the longest wait beats the early arrival", {8, 8}, {5, 4}, 8, "1"},
-    {"nobody", {0}, {0}, 8, ""},
+    {"all fit", {3, 4, 5}, {0, 0, 0}, 12, 0, "012"},
+    {"the last does not fit", {3, 4, 5}, {0, 0, 0}, 11, 0, "01"},
+    {"a smaller one fills what is left", {3, 6, 2}, {0, 0, 0}, 8, 0, "02"},
+    {"who waited longest goes first", {3, 4, 5}, {7, 7, 6}, 8, 0, "02"},
+    {"the longest wait beats the early arrival", {8, 8}, {5, 4}, 8, 0, "1"},
+    {"until the aim is reached", {3, 4, 5}, {0, 0, 0}, 20, 7, "01"},
+    {"the last may exceed the aim", {3, 4, 5}, {0, 0, 0}, 20, 8, "012"},
+    {"one alone may exceed it", {9, 4}, {0, 0}, 20, 8, "0"},
+    {"but not the room of a step", {6, 9, 2, 2}, {0, 0, 0, 0}, 10, 8, "02"},
+    {"nobody", {0}, {0}, 8, 0, ""},
 };
 
 static void takes_turns(void **state)
@@ -44,7 +49,9 @@ static void takes_turns(void **state)
             members[n].last_turn = turns[i].last_turn[n];
             list[n] = &members[n];
         }
-        const size_t count = caloris_pack_choose(list, n, turns[i].max_rows, chosen);
+        const size_t count =
+            caloris_pack_choose(list, n, turns[i].aim > 0 ? turns[i].aim : turns[i].max_rows,
+                                turns[i].max_rows, chosen);
         char found[MEMBERS + 1] = "";
         for (size_t k = 0; k < count; k++)
             found[k] = (char)('0' + (chosen[k] - members));
@@ -54,9 +61,8 @@ static void takes_turns(void **state)
 }
 
 /* Whatever the sizes, everybody has a turn within as many steps as there are members. */
-static void starves_nobody(void **state)
+static void serves_all_with(size_t aim)
 {
-    (void)state;
     struct caloris_member members[MEMBERS] = {0}, *list[MEMBERS], *chosen[MEMBERS];
     static const size_t rows[MEMBERS] = {10, 1, 9, 2};
     for (size_t i = 0; i < MEMBERS; i++) {
@@ -66,7 +72,7 @@ static void starves_nobody(void **state)
         list[i] = &members[i];
     }
     for (uint64_t turn = 1; turn < 100; turn++) {
-        const size_t count = caloris_pack_choose(list, MEMBERS, 10, chosen);
+        const size_t count = caloris_pack_choose(list, MEMBERS, aim, 10, chosen);
         size_t sum = 0;
         for (size_t i = 0; i < count; i++) {
             sum += chosen[i]->denoise.length;
@@ -76,6 +82,26 @@ static void starves_nobody(void **state)
         for (size_t i = 0; i < MEMBERS; i++)
             assert_true(turn - members[i].last_turn < MEMBERS);
     }
+}
+
+static void starves_nobody(void **state)
+{
+    (void)state;
+    for (size_t aim = 1; aim <= 10; aim++)
+        serves_all_with(aim);
+}
+
+/* The smallest count whose rows per second are 95 % of the best. */
+static void finds_the_budget(void **state)
+{
+    (void)state;
+    static const struct caloris_row_rate rates[] = {
+        {1, 0.01}, {2, 0.01}, {16, 0.02}, {64, 0.0674}, {96, 0.1}, {128, 0.125}, {256, 0.25},
+    };
+    assert_int_equal(caloris_row_budget_of(rates, 7), 128); /* 96 has 94 %: 960 of 1024 */
+    assert_int_equal(caloris_row_budget_of(rates, 5), 64);
+    assert_int_equal(caloris_row_budget_of(rates, 1), 1);
+    assert_int_equal(caloris_row_budget_of(rates, 0), 0);
 }
 
 static void counts_both_canvases_under_guidance(void **state)
@@ -268,6 +294,7 @@ int main(void)
         cmocka_unit_test(keeps_regions_apart),
         cmocka_unit_test(takes_turns),
         cmocka_unit_test(starves_nobody),
+        cmocka_unit_test(finds_the_budget),
         cmocka_unit_test(counts_both_canvases_under_guidance),
         cmocka_unit_test(packs_admissions_writes_and_wants),
     };
