@@ -94,7 +94,7 @@ uint32_t caloris_denoise_best(const struct caloris_denoise *denoise)
     return denoise->params.early_commit > 0 ? 2 : orders[denoise->params.order].best;
 }
 
-/* ---- commits: which of ranked [n], n > 0, surest first; the first always goes ----------------- */
+/* ---- commits: which of ranked [n], n > 0, surest first; the first always goes ---------------- */
 
 static bool fits_quota(const struct caloris_denoise *denoise, const struct caloris_ranked *ranked,
                        size_t rank)
@@ -152,7 +152,7 @@ static void choose(const struct caloris_denoise *denoise, const struct caloris_r
     }
 }
 
-/* ---- early commit: the model is sure of every mask of the block ------------------------------- */
+/* ---- early commit: the model is sure of every mask of the block ------------------------------ */
 
 static bool leads(const struct caloris_denoise *denoise, const struct row *row)
 {

@@ -36,8 +36,9 @@ struct caloris_denoise {
     bool done;
 };
 
-/* A loop over canvas [length]: prompt positions, then gen_length masks; revealed is cleared. Errors name the field (a
- * needed id unknown, a length that does not fit). With nothing masked it is done at once. */
+/* A loop over canvas [length]: prompt positions, then gen_length masks; revealed is cleared. Errors
+ * name the field (a needed id unknown, a length that does not fit). With nothing masked it is done
+ * at once. */
 int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
                           int32_t *canvas, uint32_t *revealed, size_t length, size_t prompt,
                           struct caloris_err *err);

@@ -1,5 +1,5 @@
-/* coordinator/plan/plan.h: `caloris plan` and `caloris doctor`: what a group would hold and what this machine offers, said before
- * anything is loaded.
+/* coordinator/plan/plan.h: `caloris plan` and `caloris doctor`: what a group would hold and what
+ * this machine offers, said before anything is loaded.
  */
 #ifndef CALORIS_PLAN_H
 #define CALORIS_PLAN_H
@@ -11,18 +11,21 @@
 
 struct caloris_err;
 
-/* The split of a model over ranks, bytes per rank in each weight format and the balance to expect: a table, or one JSON
- * object. */
+/* The split of a model over ranks, bytes per rank in each weight format and the balance to expect:
+ * a table, or one JSON object. */
 int caloris_plan_print(struct caloris_engine_options *options, bool json, FILE *to,
                        struct caloris_err *err);
 
-/* One line for the log of a starting group: "2 ranks: weights 20.5 MiB, K/V 1.0 MiB, work 9.1 MiB per rank at most". */
+/* One line for the log of a starting group: "2 ranks: weights 20.5 MiB, K/V 1.0 MiB, work 9.1 MiB
+ * per rank at most". */
 void caloris_plan_line(const struct caloris_engine_facts *facts, char *text, size_t size);
 
-/* Where the time of the steps so far went: a table of phases and ranks. Rank 0's main thread, inside the body. */
+/* Where the time of the steps so far went: a table of phases and ranks. Rank 0's main thread,
+ * inside the body. */
 int caloris_plan_profile(struct caloris_engine *engine, FILE *to, struct caloris_err *err);
 
-/* Checks of this machine: cores and binding, BLAS core, MPI, the model: one line each with ok, warning or error; *errors counts. */
+/* Checks of this machine: cores and binding, BLAS core, MPI, the model: one line each with ok,
+ * warning or error; *errors counts. */
 struct caloris_doctor {
     const char *model_dir;
     bool json;

@@ -9,8 +9,8 @@
  * peak and bytes / bandwidth as a share of the time taken; bytes are the weights, x and y once.
  * of_roofline_best is the same of the fastest product, loop and reading: on a machine that others
  * use too the medians of one line may have met different weather. of_peak_cpu is operations / peak
- * by the processor time of the threads (where the bound is compute), which stands still while others
- * have the cores.
+ * by the processor time of the threads (where the bound is compute), which stands still while
+ * others have the cores.
  */
 #include "base/err.h"
 #include "base/time.h"

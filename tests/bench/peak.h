@@ -1,5 +1,5 @@
-/* tests/bench/peak.h: what this machine can do at best: bare instruction loops, and a loop that only
- * reads memory. */
+/* tests/bench/peak.h: what this machine can do at best: bare instruction loops, and a loop that
+ * only reads memory. */
 #ifndef CALORIS_BENCH_PEAK_H
 #define CALORIS_BENCH_PEAK_H
 

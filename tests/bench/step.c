@@ -1,5 +1,5 @@
-/* tests/bench/step: seconds of a whole denoising step of a made-up model, uncached, and beside it a bare OpenBLAS sgemm of
- * the same matrices with as many threads. CSV on stdout.
+/* tests/bench/step: seconds of a whole denoising step of a made-up model, uncached, and beside it a
+ * bare OpenBLAS sgemm of the same matrices with as many threads. CSV on stdout.
  *
  *   step [--synthetic llada-1b|llada-8b] [--weights FORMAT] [--isa NAME] [--ranks N] [--threads T]
  *        [--steps K] [--head ROWS] [rows …]
@@ -33,7 +33,7 @@ struct bench {
     const char *shape;
 };
 
-/* ---- the bare products -------------------------------------------------------------------------------------------- */
+/* ---- the bare products ----------------------------------------------------------------------- */
 
 /* Median seconds of x [rows, in] times a matrix [out, in], over matrices that no cache holds. */
 static double bare_product(size_t rows, size_t out, size_t in, int repeats)
@@ -78,7 +78,7 @@ static double bare_step(const struct caloris_model_facts *m, size_t rows, size_t
     return (double)m->layers * layer + head;
 }
 
-/* ---- our step ----------------------------------------------------------------------------------------------------- */
+/* ---- our step -------------------------------------------------------------------------------- */
 
 static double operations_of_matrices(const struct caloris_model_facts *m, size_t rows,
                                      size_t head_rows)

@@ -195,7 +195,8 @@ int decode_runs_body(struct caloris_engine *engine, void *arg, struct caloris_er
     const struct golden_decodes *decodes = arg;
     if (decodes->count > MAX_RUNS)
         return caloris_err_set(err, CALORIS_INTERNAL, "more than %d runs", MAX_RUNS);
-    /* In flight; rows of a step, positions with K/V, rows that a step aims at (0: all there are). */
+    /* In flight; rows of a step, positions with K/V, rows that a step aims at (0: all there
+     * are). */
     static const size_t cases[][4] = {
         {1, 0, 0, 0},
         {DECODE_FLIGHT, 0, 0, 0},

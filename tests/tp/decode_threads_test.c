@@ -1,5 +1,5 @@
-/* The recorded decodes, and plain ones, over ranks that are threads: the same ids at any rank count, alone and in
- * company. */
+/* The recorded decodes, and plain ones, over ranks that are threads: the same ids at any rank
+ * count, alone and in company. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-/* The engine against third-party logits, over any number of ranks: thread ranks here; MPI ranks in tests/e2e/logits_mpi.sh. */
+/* The engine against third-party logits, over any number of ranks: thread ranks here; MPI ranks in
+ * tests/e2e/logits_mpi.sh. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,7 +37,7 @@ static struct caloris_engine_options options_for(const char *dir, int ranks)
     };
 }
 
-/* ---- all logits ------------------------------------------------------------------------------------------------- */
+/* ---- all logits ------------------------------------------------------------------------------ */
 
 struct expected {
     const int32_t *ids;
@@ -124,7 +125,7 @@ static void logits_are_those_of_the_reference(void **state)
     json_decref(cases);
 }
 
-/* ---- summaries against the logits they stand for ------------------------------------------------------------------ */
+/* ---- summaries against the logits they stand for --------------------------------------------- */
 
 enum { VOCAB = 320, CANVAS = 31, BEST = 5 };
 
@@ -226,7 +227,8 @@ static int step_body(struct caloris_engine *engine, void *arg, struct caloris_er
     assert_int_equal(counters.head_rows,
                      2 * CANVAS); /* the bystander's rows never went through the head */
 
-    /* The same canvases again, a neighbour's ids changed: equal shapes, so bit for bit the same for the others. */
+    /* The same canvases again, a neighbour's ids changed: equal shapes, so bit for bit the same for
+     * the others. */
     struct caloris_summary before[CANVAS];
     for (uint32_t i = 0; i < CANVAS; i++)
         before[i] = result.summaries[2 * i];
@@ -270,7 +272,7 @@ static void summaries_stand_for_the_logits(void **state)
     with_infill(*state, step_body);
 }
 
-/* ---- guidance and noise --------------------------------------------------------------------------------------------- */
+/* ---- guidance and noise ---------------------------------------------------------------------- */
 
 static int guided_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {
@@ -337,9 +339,10 @@ static void guidance_and_noise(void **state)
     with_infill(*state, guided_body);
 }
 
-/* ---- kept K/V ------------------------------------------------------------------------------------------------------- */
+/* ---- kept K/V -------------------------------------------------------------------------------- */
 
-/* Rows of a cached canvas that did not change come out as they were, whichever of them are computed again. */
+/* Rows of a cached canvas that did not change come out as they were, whichever of them are computed
+ * again. */
 static int kept_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {
     const struct step_case *c = arg;
@@ -393,7 +396,7 @@ static void kept_keys_and_values(void **state)
     with_infill(*state, kept_body);
 }
 
-/* ---- bad plans ---------------------------------------------------------------------------------------------------- */
+/* ---- bad plans ------------------------------------------------------------------------------- */
 
 static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {

@@ -5,7 +5,8 @@
 
 #include "worker/engine.h"
 
-/* One row at position, its candidates [rule->best]: logits [vocab], u [vocab] its unconditional partner or NULL. */
+/* One row at position, its candidates [rule->best]: logits [vocab], u [vocab] its unconditional
+ * partner or NULL. */
 void plain_summary(const double *logits, const double *u, size_t vocab, uint32_t position,
                    const struct caloris_rule *rule, struct caloris_summary *summary,
                    struct caloris_candidate *candidates);

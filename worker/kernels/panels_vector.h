@@ -130,7 +130,7 @@ static void (*const multiply_rows[])(const struct block *b, size_t panels) = {
     multiply_10, multiply_11, multiply_12, multiply_13, multiply_14,
 };
 
-/* ---- a tile ----------------------------------------------------------------------------------- */
+/* ---- a tile ---------------------------------------------------------------------------------- */
 
 /* y = sum * scale of the row * scale of the output (+ beta y), n outputs: a constant at the call
  * that matters. */

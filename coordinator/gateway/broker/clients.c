@@ -101,7 +101,8 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
                             const struct caloris_job *job, struct caloris_err *err)
 {
     const Caloris__Wire__Submit *submit = message->submit;
-    /* What the preset says stands in the stored job: later versions may mean something else by it. */
+    /* What the preset says stands in the stored job: later versions may mean something else by
+     * it. */
     struct caloris_buf body = CALORIS_BUF(CALORIS_JOB_MAX_BYTES);
     int rc = -1;
     if (caloris_job_settle((const char *)submit->job_json.data, submit->job_json.len, job, &body,
