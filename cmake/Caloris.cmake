@@ -17,6 +17,7 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 
 set(CALORIS_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize=")
+option(CALORIS_FUZZ "Build the fuzz targets, with clang; tests/fuzz/run.sh does" OFF)
 option(CALORIS_WERROR "Treat warnings as errors" ON)
 
 add_library(caloris_flags INTERFACE)
@@ -27,6 +28,9 @@ target_compile_options(caloris_flags INTERFACE
   -fstack-protector-strong -fno-math-errno)
 if(CALORIS_WERROR)
   target_compile_options(caloris_flags INTERFACE -Werror)
+endif()
+if(CALORIS_FUZZ)
+  set(CALORIS_SANITIZE address,undefined,fuzzer-no-link)
 endif()
 if(CALORIS_SANITIZE)
   target_compile_options(caloris_flags INTERFACE

@@ -21,6 +21,7 @@ caloris_build_packages=(
 )
 caloris_test_packages=(
     libcmocka-dev clang-format-14 shellcheck
+    clang-14 libclang-rt-14-dev        # libFuzzer
     iproute2 util-linux                # hosts made of namespaces
     slurm-wlm munge                    # for a cluster of them; nothing of it is configured
 )
