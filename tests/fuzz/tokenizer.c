@@ -1,5 +1,5 @@
-/* Files of a tokenizer, and text through what they make. The first line names the file that the rest
- * stands for; the others are as small as they can be. */
+/* Files of a tokenizer, and text through what they make. The first line names the file that the
+ * rest stands for; the others are as small as they can be. */
 #include <string.h>
 
 #include "base/buf.h"
