@@ -310,6 +310,112 @@ static void formats_explain_what_logits_are_off(void **state)
     assert_true(2 * equal > all);
 }
 
+/* ---- kept keys and values -------------------------------------------------------------------- */
+
+enum { CANVAS = 40, AGAIN_FIRST = 13, AGAIN = 9 };
+
+/* Summaries of a canvas, without K/V and with them; and of some of its rows computed once more. */
+static int compare_kept(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    const char *format = arg;
+    int32_t ids[CANVAS];
+    struct caloris_want wants[CANVAS];
+    struct caloris_summary found[3][CANVAS];
+    for (uint32_t i = 0; i < CANVAS; i++) {
+        ids[i] = (int32_t)(i * 37 % 300);
+        wants[i] = (struct caloris_want){0, i, CALORIS_NO_PARTNER, 0};
+    }
+    const struct caloris_rule rule = {.best = 1};
+    const uint32_t release = 0;
+    for (int cached = 0; cached < 2; cached++) {
+        const struct caloris_admission admission = {.length = CANVAS, .cached = cached};
+        const struct caloris_span whole = {0, 0, CANVAS}, part = {0, AGAIN_FIRST, AGAIN};
+        struct caloris_step_plan plan = {
+            .admissions = &admission,
+            .n_admissions = 1,
+            .ids = ids,
+            .n_ids = CANVAS,
+            .spans = &whole,
+            .n_spans = 1,
+            .wants = wants,
+            .n_wants = CANVAS,
+            .rules = &rule,
+            .n_rules = 1,
+        };
+        struct caloris_step_result result;
+        if (caloris_engine_step(engine, &plan, &result, err) < 0)
+            return -1;
+        memcpy(found[cached], result.summaries, sizeof(found[cached]));
+        plan.n_admissions = plan.n_ids = 0;
+        plan.spans = &part;
+        plan.wants = wants + AGAIN_FIRST;
+        plan.n_wants = AGAIN;
+        if (cached && caloris_engine_step(engine, &plan, &result, err) < 0)
+            return -1;
+        memcpy(found[2] + AGAIN_FIRST, result.summaries + (cached ? 0 : AGAIN_FIRST),
+               AGAIN * sizeof(*found[2]));
+        plan = (struct caloris_step_plan){.releases = &release, .n_releases = 1};
+        if (caloris_engine_step(engine, &plan, &result, err) < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < CANVAS; i++) {
+        const bool again = i >= AGAIN_FIRST && i < AGAIN_FIRST + AGAIN;
+        if (memcmp(&found[0][i], &found[1][i], sizeof(found[0][i])) != 0 ||
+            (again && memcmp(&found[0][i], &found[2][i], sizeof(found[0][i])) != 0))
+            return caloris_err_set(err, CALORIS_INTERNAL, "%s: position %zu differs", format, i);
+    }
+    return 0;
+}
+
+/* To the bit: attention reads the same numbers wherever they stand, and a row does not depend on
+ * the rows beside it. */
+static void a_cache_changes_no_bit_of_a_refresh(void **state)
+{
+    (void)state;
+    static char formats[][8] = {"fp32", "bf16", "int8"};
+    for (int i = 0; i < 2 * 3; i++) {
+        char dir[MODEL_PATH], *format = formats[i % 3];
+        const struct caloris_engine_options options = {
+            .model_dir = model_golden(models[1], dir),
+            .transport = CALORIS_TRANSPORT_THREADS,
+            .ranks = i < 3 ? 1 : 3,
+            .threads = 2,
+            .max_requests = 1,
+            .max_canvas = CANVAS,
+            .weights = format,
+        };
+        struct caloris_err err = {0};
+        expect_ok(caloris_engine_run(&options, compare_kept, format, NULL, &err), &err);
+    }
+}
+
+static void kept_rows_take_half_the_bytes_of_fp32(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *format;
+        uint64_t bytes; /* of a number */
+    } cases[] = {{"fp32", 4}, {"bf16", 2}, {"int8", 2}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char dir[MODEL_PATH];
+        struct caloris_engine_options options = {
+            .model_dir = model_golden(models[1], dir),
+            .ranks = 1,
+            .threads = 1,
+            .max_requests = 1,
+            .max_canvas = 64,
+            .kv_tokens = 64,
+            .weights = cases[i].format,
+        };
+        struct caloris_err err = {0};
+        struct caloris_model_facts facts;
+        struct caloris_rank_share share;
+        expect_ok(caloris_engine_plan(&options, &facts, &share, &err), &err);
+        assert_int_equal(share.kv_bytes,
+                         64 * facts.layers * 2 * facts.kv_heads * facts.head_dim * cases[i].bytes);
+    }
+}
+
 /* ---- what cannot be quantised ---------------------------------------------------------------- */
 
 static int no_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
@@ -431,6 +537,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_do_not_depend_on_the_split),
         cmocka_unit_test(formats_explain_what_logits_are_off),
+        cmocka_unit_test(a_cache_changes_no_bit_of_a_refresh),
+        cmocka_unit_test(kept_rows_take_half_the_bytes_of_fp32),
         cmocka_unit_test(a_number_that_is_none_ends_the_load_on_all_ranks),
         cmocka_unit_test(a_row_too_long_for_int8),
     };

@@ -23,9 +23,13 @@
 
 enum { MOST_HEADS = 8, PAD = 3 };
 
+/* K and V are read as one dtype or the other; every test goes over both. */
+static enum caloris_dtype kv_dtype;
+
 struct canvas {
     struct caloris_attention a;
     float *q, *k, *v;
+    uint16_t *half; /* K, then V, as bf16 */
     uint32_t kv_of[MOST_HEADS];
 };
 
@@ -52,8 +56,10 @@ static struct canvas made_canvas(size_t shape)
                              .heads = heads,
                              .head_dim = dim}};
     c.a.q = c.q = rolled(c.a.q_rows * c.a.q_stride, shapes[shape].spread);
-    c.a.k = c.k = rolled(c.a.kv_rows * c.a.kv_stride, 1);
-    c.a.v = c.v = rolled(c.a.kv_rows * c.a.kv_stride, 1);
+    c.k = rolled(c.a.kv_rows * c.a.kv_stride, 1);
+    c.v = rolled(c.a.kv_rows * c.a.kv_stride, 1);
+    c.half = calloc(2 * c.a.kv_rows * c.a.kv_stride, sizeof(*c.half));
+    assert_non_null(c.half);
     c.a.out = filled(c.a.q_rows * c.a.out_stride, NAN);
     for (size_t h = 0; h < heads; h++)
         c.kv_of[h] = (uint32_t)(h * kv_heads / heads);
@@ -65,6 +71,7 @@ static void free_canvas(struct canvas *c)
     free(c->q);
     free(c->k);
     free(c->v);
+    free(c->half);
     free(c->a.out);
 }
 
@@ -73,14 +80,36 @@ static void attend(struct canvas *canvases, size_t n)
     struct caloris_attention list[SHAPES];
     size_t scratch = 0;
     for (size_t i = 0; i < n; i++) {
-        canvases[i].a.kv_of = canvases[i].kv_of;
-        list[i] = canvases[i].a;
-        size_t one = caloris_attention_scratch(canvases[i].a.head_dim);
+        struct canvas *c = &canvases[i];
+        const size_t numbers = c->a.kv_rows * c->a.kv_stride;
+        c->a.kv_of = c->kv_of;
+        c->a.kv_dtype = kv_dtype;
+        c->a.k = c->k;
+        c->a.v = c->v;
+        if (kv_dtype == CALORIS_DTYPE_BF16) {
+            caloris_round_row(c->k, numbers, c->half);
+            caloris_round_row(c->v, numbers, c->half + numbers);
+            c->a.k = c->half;
+            c->a.v = c->half + numbers;
+        }
+        list[i] = c->a;
+        size_t one = caloris_attention_scratch(c->a.head_dim);
         scratch = one > scratch ? one : scratch;
     }
     float *memory = filled(scratch * (size_t)caloris_pool_threads(pool), NAN);
     caloris_attend(pool, list, n, memory);
     free(memory);
+}
+
+/* As attention with that dtype reads it. */
+static double as_read(float x)
+{
+    uint16_t half;
+    if (kv_dtype == CALORIS_DTYPE_BF16) {
+        caloris_round_row(&x, 1, &half);
+        caloris_convert_to_f32(CALORIS_DTYPE_BF16, &half, &x, 1);
+    }
+    return (double)x;
 }
 
 /* softmax(q kᵀ / √d) v in double. */
@@ -95,8 +124,8 @@ static void check_output(const char *isa, const struct canvas *c, size_t r, size
         double terms = 0;
         score[j] = 0;
         for (size_t d = 0; d < dim; d++) {
-            double term = (double)a->q[r * a->q_stride + h * dim + d] *
-                          (double)a->k[j * a->kv_stride + kv + d] / sqrt((double)dim);
+            double term = as_read(a->q[r * a->q_stride + h * dim + d]) *
+                          as_read(c->k[j * a->kv_stride + kv + d]) / sqrt((double)dim);
             score[j] += term;
             terms += fabs(term);
         }
@@ -107,10 +136,13 @@ static void check_output(const char *isa, const struct canvas *c, size_t r, size
         mass += exp(score[j] - peak);
     /* The error of a score is relative to its terms, and a score is an exponent. */
     double tolerance = FLT_EPSILON * (4 + 4 * size);
+    /* Of a mean of numbers below 1 whose weights, and so their sum, are off by 2^-9 at most. */
+    if (kv_dtype == CALORIS_DTYPE_BF16)
+        tolerance += 0x1p-8;
     for (size_t d = 0; d < dim; d++) {
         double wanted = 0;
         for (size_t j = 0; j < a->kv_rows; j++)
-            wanted += exp(score[j] - peak) / mass * (double)a->v[j * a->kv_stride + kv + d];
+            wanted += exp(score[j] - peak) / mass * as_read(c->v[j * a->kv_stride + kv + d]);
         size_t at = r * a->out_stride + h * dim + d;
         check_near("attention", isa, at, (double)a->out[at], wanted, tolerance);
     }
@@ -132,10 +164,19 @@ static void check_attention(const char *isa)
     }
 }
 
+/* With K and V as fp32 and as bf16. */
+static void on_every_isa_and_dtype(void (*check)(const char *isa))
+{
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        kv_dtype = bf16 ? CALORIS_DTYPE_BF16 : CALORIS_DTYPE_F32;
+        on_every_isa(check);
+    }
+}
+
 static void attention_is_right(void **state)
 {
     (void)state;
-    on_every_isa(check_attention);
+    on_every_isa_and_dtype(check_attention);
 }
 
 /* Three canvases in one step; a row of the middle one has the same bits as when it is the only row
@@ -164,7 +205,7 @@ static void check_company(const char *isa)
 static void a_row_has_the_same_bits_in_any_company(void **state)
 {
     (void)state;
-    on_every_isa(check_company);
+    on_every_isa_and_dtype(check_company);
 }
 
 /* What is not a number must not vanish in a maximum, and -infinity is a score like others. */
@@ -212,7 +253,48 @@ static void check_special(const char *isa)
 static void nan_goes_through_attention(void **state)
 {
     (void)state;
-    on_every_isa(check_special);
+    on_every_isa_and_dtype(check_special);
+}
+
+/* ---- rounding
+ * ---------------------------------------------------------------------------------------- */
+
+static const struct {
+    uint32_t from; /* bits of a float */
+    uint16_t to;
+} roundings[] = {
+    {0x3f800000, 0x3f80}, {0x3f808000, 0x3f80}, {0x3f808001, 0x3f81}, {0x3f818000, 0x3f82},
+    {0xbf817fff, 0xbf81}, {0x80000000, 0x8000}, {0x00000001, 0x0000}, {0x00018000, 0x0002},
+    {0x7f7f7fff, 0x7f7f}, {0x7f7fffff, 0x7f80}, {0x7f800000, 0x7f80}, {0xff800000, 0xff80},
+    {0x7f800001, 0x7fc0}, {0xffffffff, 0xffff}, {0x7fc00000, 0x7fc0}, {0x40490fdb, 0x4049},
+};
+enum { ROUNDINGS = sizeof(roundings) / sizeof(roundings[0]), MOST_ROUNDED = 2 * ROUNDINGS + 3 };
+
+/* Any number of them, to another place and in place. */
+static void check_rounding(const char *isa)
+{
+    for (size_t n = 0; n <= MOST_ROUNDED; n++) {
+        float from[MOST_ROUNDED];
+        uint16_t to[MOST_ROUNDED + 1] = {0};
+        for (size_t i = 0; i < MOST_ROUNDED; i++)
+            memcpy(&from[i], &roundings[i % ROUNDINGS].from, sizeof(from[i]));
+        to[n] = 1234;
+        caloris_round_row(from, n, to);
+        caloris_round_row(from, n, (uint16_t *)(void *)from);
+        assert_int_equal(to[n], 1234);
+        for (size_t i = 0; i < n; i++) {
+            if (to[i] != roundings[i % ROUNDINGS].to)
+                fail_msg("%s kernels: %08x becomes %04x, not %04x", isa,
+                         roundings[i % ROUNDINGS].from, to[i], roundings[i % ROUNDINGS].to);
+        }
+        assert_memory_equal(from, to, n * sizeof(*to));
+    }
+}
+
+static void rows_are_rounded_to_bf16(void **state)
+{
+    (void)state;
+    on_every_isa(check_rounding);
 }
 
 /* ---- the same bits
@@ -339,6 +421,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(attention_is_right),
         cmocka_unit_test(a_row_has_the_same_bits_in_any_company),
         cmocka_unit_test(nan_goes_through_attention),
+        cmocka_unit_test(rows_are_rounded_to_bf16),
         cmocka_unit_test(vector_kernels_agree_to_the_bit),
         cmocka_unit_test(unknown_kernels_are_refused),
         cmocka_unit_test(a_core_below_the_cpu_is_said),

@@ -237,6 +237,13 @@ static void round_input(const struct tiny_llada *m, double *x, size_t n, size_t 
     }
 }
 
+/* What attention multiplies, bf16 unless the matrices are exact. */
+static void round_attention(const struct tiny_llada *m, double *x, size_t n)
+{
+    if (m->round)
+        round_bf16(x, n);
+}
+
 /* ---- the formulas ---------------------------------------------------------------------------- */
 
 /* y [out] (+)= w [out, in] x [in] */
@@ -270,7 +277,8 @@ static void rotate(double *head, size_t dim, size_t position, double theta)
     }
 }
 
-/* out [head_dim] = softmax(q k^T / sqrt(head_dim)) v of one query head over all n positions. */
+/* out [head_dim] = softmax(q k^T / sqrt(head_dim)) v of one query head over all n positions; the
+ * weights before they are divided by their sum are rounded. */
 static void attend(const struct tiny_llada *m, const double *q, const double *k, const double *v,
                    size_t n, double *weight, double *out)
 {
@@ -284,7 +292,10 @@ static void attend(const struct tiny_llada *m, const double *q, const double *k,
         max = fmax(max, weight[j]);
     }
     for (size_t j = 0; j < n; j++)
-        sum += weight[j] = exp(weight[j] - max);
+        weight[j] = exp(weight[j] - max);
+    round_attention(m, weight, n);
+    for (size_t j = 0; j < n; j++)
+        sum += weight[j];
     for (size_t i = 0; i < m->head_dim; i++) {
         out[i] = 0;
         for (size_t j = 0; j < n; j++)
@@ -333,6 +344,9 @@ static void run_layer(const struct tiny_llada *m, const struct layer *l, struct 
             rotate(r->q + p * d + h * hd, hd, p, m->theta);
         for (size_t h = 0; h < m->kv_heads; h++)
             rotate(k + p * kv + h * hd, hd, p, m->theta);
+        round_attention(m, r->q + p * d, d);
+        round_attention(m, k + p * kv, kv);
+        round_attention(m, v + p * kv, kv);
     }
     for (size_t p = 0; p < r->n; p++) {
         if (!r->computed[p])

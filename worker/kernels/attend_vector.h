@@ -5,6 +5,9 @@
  * exp(m - m') + Σ P; o' = o exp(m - m') + P v; and at the end o / l. Every number of a query row
  * comes from that row and the keys alone, always in the same order, so its bits do not depend on
  * its place in the tile or on its neighbours.
+ *
+ * Both products go over words of 32 bits: a number, or where K and V are BF16 a pair of bf16
+ * numbers, the first one in the low half. Then q and P are rounded to bf16, too; sums stay fp32.
  */
 #ifndef CALORIS_KERNELS_ATTEND_VECTOR_H
 #define CALORIS_KERNELS_ATTEND_VECTOR_H
@@ -13,28 +16,34 @@
 #include "worker/kernels/vector.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 enum {
     BLOCK_ROWS = 4, /* register block: BLOCK_ROWS x BLOCK_VECS accumulators */
     BLOCK_VECS = LANES == 16 ? 4 : 2,
+    WORD = sizeof(float),
 };
 
 struct attend_tile {
+    bool pairs;    /* words are pairs of bf16 */
+    size_t words;  /* of a query or a key */
     size_t dim;    /* head_dim rounded up to ATTEND_DIM_UNIT */
-    float *keys;   /* [head_dim, KEY_TILE]: the keys of the tile, transposed: lanes are keys */
-    float *values; /* [KEY_TILE, dim], zero behind head_dim */
-    float *scores; /* [QUERY_TILE, KEY_TILE]: S, then P */
+    float *query;  /* pairs: [QUERY_TILE, dim / 2] */
+    float *keys;   /* [words, KEY_TILE]: the keys of the tile, transposed: lanes are keys */
+    float *values; /* [KEY_TILE, dim], or of pairs of keys [KEY_TILE / 2, dim]; zero behind them */
+    float *scores; /* [QUERY_TILE, KEY_TILE]: S, then P at the front of each row */
     float *sums;   /* [QUERY_TILE, dim]: o */
     float *peak;   /* [QUERY_TILE]: m */
     float *mass;   /* [QUERY_TILE]: l */
     float *fade;   /* [QUERY_TILE]: exp(m - m') */
 };
 
-static struct attend_tile lay_out(size_t head_dim, float *scratch)
+static struct attend_tile lay_out(size_t head_dim, bool pairs, float *scratch)
 {
-    struct attend_tile t;
+    struct attend_tile t = {.pairs = pairs, .words = pairs ? (head_dim + 1) / 2 : head_dim};
     t.dim = caloris_attend_dim(head_dim);
-    t.keys = scratch;
+    t.query = scratch;
+    t.keys = t.query + t.dim / 2 * CALORIS_QUERY_TILE;
     t.values = t.keys + t.dim * CALORIS_KEY_TILE;
     t.scores = t.values + t.dim * CALORIS_KEY_TILE;
     t.sums = t.scores + CALORIS_QUERY_TILE * CALORIS_KEY_TILE;
@@ -44,11 +53,14 @@ static struct attend_tile lay_out(size_t head_dim, float *scratch)
     return t;
 }
 
-/* c[r][j] = c[r][j] * keep[r] + Σ_k a[r][k] b[k][j] for rows x (vecs * LANES) numbers of c, held in
- * registers: rows and vecs are constants at each call. keep NULL: c is not read. */
+/* ---- products -------------------------------------------------------------------------------- */
+
+/* c[r][j] = c[r][j] * keep[r] + Σ_k a[r][k] b[k][j] over words a, b for rows x (vecs * LANES)
+ * numbers of c, held in registers: pairs, rows and vecs are constants at each call. keep NULL: c is
+ * not read. */
 static inline __attribute__((always_inline)) void
-block(size_t rows, size_t vecs, const float *a, size_t a_stride, const float *b, size_t b_stride,
-      size_t depth, const float *keep, float *c, size_t c_stride)
+block(bool pairs, size_t rows, size_t vecs, const float *a, size_t a_stride, const float *b,
+      size_t b_stride, size_t depth, const float *keep, float *c, size_t c_stride)
 {
     vec sum[BLOCK_ROWS][BLOCK_VECS];
     for (size_t r = 0; r < rows; r++) {
@@ -60,9 +72,10 @@ block(size_t rows, size_t vecs, const float *a, size_t a_stride, const float *b,
         for (size_t v = 0; v < vecs; v++)
             right[v] = vec_load(b + k * b_stride + v * LANES);
         for (size_t r = 0; r < rows; r++) {
-            vec left = vec_all(a[r * a_stride + k]);
+            const vec left = vec_all_bits(a + r * a_stride + k);
             for (size_t v = 0; v < vecs; v++)
-                sum[r][v] = vec_fma(left, right[v], sum[r][v]);
+                sum[r][v] = pairs ? vec_dot_pairs(left, right[v], sum[r][v])
+                                  : vec_fma(left, right[v], sum[r][v]);
         }
     }
     for (size_t r = 0; r < rows; r++) {
@@ -72,8 +85,9 @@ block(size_t rows, size_t vecs, const float *a, size_t a_stride, const float *b,
 }
 
 /* The same for n x width numbers, width a multiple of LANES. */
-static void multiply(size_t n, size_t width, const float *a, size_t a_stride, const float *b,
-                     size_t b_stride, size_t depth, const float *keep, float *c, size_t c_stride)
+static inline __attribute__((always_inline)) void
+multiply(bool pairs, size_t n, size_t width, const float *a, size_t a_stride, const float *b,
+         size_t b_stride, size_t depth, const float *keep, float *c, size_t c_stride)
 {
     for (size_t j = 0; j < width;) {
         size_t vecs = width - j >= BLOCK_VECS * LANES ? BLOCK_VECS : 1;
@@ -83,39 +97,129 @@ static void multiply(size_t n, size_t width, const float *a, size_t a_stride, co
             const float *kept = keep ? keep + r : NULL;
             float *to = c + r * c_stride + j;
             if (rows > 1 && vecs > 1)
-                block(BLOCK_ROWS, BLOCK_VECS, left, a_stride, b + j, b_stride, depth, kept, to,
-                      c_stride);
+                block(pairs, BLOCK_ROWS, BLOCK_VECS, left, a_stride, b + j, b_stride, depth, kept,
+                      to, c_stride);
             else if (rows > 1)
-                block(BLOCK_ROWS, 1, left, a_stride, b + j, b_stride, depth, kept, to, c_stride);
+                block(pairs, BLOCK_ROWS, 1, left, a_stride, b + j, b_stride, depth, kept, to,
+                      c_stride);
             else if (vecs > 1)
-                block(1, BLOCK_VECS, left, a_stride, b + j, b_stride, depth, kept, to, c_stride);
+                block(pairs, 1, BLOCK_VECS, left, a_stride, b + j, b_stride, depth, kept, to,
+                      c_stride);
             else
-                block(1, 1, left, a_stride, b + j, b_stride, depth, kept, to, c_stride);
+                block(pairs, 1, 1, left, a_stride, b + j, b_stride, depth, kept, to, c_stride);
             r += rows;
         }
         j += vecs * LANES;
     }
 }
 
-/* keys [first, first + n) of a head into the tile. */
-static void load_tile(const struct attend_tile *t, const float *k, const float *v, size_t stride,
-                      size_t head_dim, size_t n)
+static void multiply_words(bool pairs, size_t n, size_t width, const float *a, size_t a_stride,
+                           const float *b, size_t b_stride, size_t depth, const float *keep,
+                           float *c, size_t c_stride)
 {
-    for (size_t j = 0; j < CALORIS_KEY_TILE; j++) {
-        const float *key = k + j * stride;
-        for (size_t d = 0; d < head_dim; d++)
-            t->keys[d * CALORIS_KEY_TILE + j] = j < n ? key[d] : 0;
+    if (pairs)
+        multiply(true, n, width, a, a_stride, b, b_stride, depth, keep, c, c_stride);
+    else
+        multiply(false, n, width, a, a_stride, b, b_stride, depth, keep, c, c_stride);
+}
+
+/* ---- into the tile --------------------------------------------------------------------------- */
+
+/* Keys [n, stride bytes] of `bytes` bytes each, transposed word by word; lanes behind the n-th hold
+ * anything. */
+static void load_keys(const struct attend_tile *t, const unsigned char *k, size_t stride,
+                      size_t bytes, size_t n)
+{
+    for (size_t j = 0; j < n; j += LANES) {
+        const size_t lanes = n - j < LANES ? n - j : LANES;
+        for (size_t w = 0; w < t->words; w += LANES) {
+            const size_t left = bytes - w * WORD;
+            vec x[LANES];
+            for (size_t i = 0; i < LANES; i++) {
+                const unsigned char *from = k + (j + i) * stride + w * WORD;
+                x[i] = vec_all(0);
+                if (i < lanes && left >= sizeof(x[i]))
+                    memcpy(&x[i], from, sizeof(x[i]));
+                else if (i < lanes)
+                    memcpy(&x[i], from, left);
+            }
+            vec_transpose(x);
+            for (size_t i = 0; i < LANES && w + i < t->words; i++)
+                vec_store(t->keys + (w + i) * CALORIS_KEY_TILE + j, x[i]);
+        }
     }
+}
+
+static void load_values(const struct attend_tile *t, const float *v, size_t stride, size_t head_dim,
+                        size_t n)
+{
     for (size_t j = 0; j < n; j++) {
         memcpy(t->values + j * t->dim, v + j * stride, head_dim * sizeof(float));
         memset(t->values + j * t->dim + head_dim, 0, (t->dim - head_dim) * sizeof(float));
     }
 }
 
+/* Numbers [at, at + LANES) of a row of n bf16 numbers, zeros behind its end. */
+static vec_bits open_half(const uint16_t *row, size_t at, size_t n)
+{
+    vec_half half = {0};
+    if (n - at >= LANES)
+        memcpy(&half, row + at, sizeof(half));
+    else
+        memcpy(&half, row + at, (n - at) * sizeof(*row));
+    return __builtin_convertvector(half, vec_bits);
+}
+
+/* Word d of row i: number d of value 2 i, and of the next one. */
+static void load_value_pairs(const struct attend_tile *t, const uint16_t *v, size_t stride,
+                             size_t head_dim, size_t n)
+{
+    for (size_t j = 0; j < n; j += 2) {
+        const uint16_t *row = v + j * stride;
+        float *to = t->values + j / 2 * t->dim;
+        for (size_t d = 0; d < t->dim; d += LANES) {
+            vec_bits word = {0};
+            if (d < head_dim)
+                word = open_half(row, d, head_dim);
+            if (d < head_dim && j + 1 < n)
+                word |= open_half(row + stride, d, head_dim) << 16;
+            vec_store(to + d, (vec)word);
+        }
+    }
+}
+
+static void round_row(const float *x, size_t n, uint16_t *to)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vec_half half = __builtin_convertvector(vec_round_bf16(vec_load(x + i)), vec_half);
+        memcpy(to + i, &half, sizeof(half));
+    }
+    if (i == n)
+        return;
+    float rest[LANES] = {0};
+    memcpy(rest, x + i, (n - i) * sizeof(*x));
+    vec_half half = __builtin_convertvector(vec_round_bf16(vec_load(rest)), vec_half);
+    memcpy(to + i, &half, (n - i) * sizeof(*to));
+}
+
+static void load_query(const struct attend_tile *t, const float *q, size_t stride, size_t head_dim,
+                       size_t n)
+{
+    for (size_t r = 0; r < n; r++) {
+        char *to = (char *)(t->query + r * (t->dim / 2));
+        memset(to + (t->words - 1) * WORD, 0, WORD); /* the last pair may be half a one */
+        round_row(q + r * stride, head_dim, (uint16_t *)to);
+    }
+}
+
+/* ---- softmax --------------------------------------------------------------------------------- */
+
 /* One row of S (n keys are real) becomes P; m, l and the fading factor move on. */
 static void soften(const struct attend_tile *t, size_t row, size_t n, float scale)
 {
     float *s = t->scores + row * CALORIS_KEY_TILE;
+    char *pairs = (char *)s; /* of P: written behind what is still to be read */
     float lanes[LANES];
     vec top = vec_all(-INFINITY);
     for (size_t j = n; j < CALORIS_KEY_TILE; j++)
@@ -134,7 +238,14 @@ static void soften(const struct attend_tile *t, size_t row, size_t n, float scal
     vec sum = vec_all(0);
     for (size_t j = 0; j < CALORIS_KEY_TILE; j += LANES) {
         vec p = vec_exp(vec_load(s + j) - base);
-        vec_store(s + j, p);
+        if (t->pairs) {
+            const vec_bits rounded = vec_round_bf16(p);
+            const vec_half half = __builtin_convertvector(rounded, vec_half);
+            memcpy(pairs + j * sizeof(uint16_t), &half, sizeof(half));
+            p = (vec)(rounded << 16);
+        } else {
+            vec_store(s + j, p);
+        }
         sum += p;
     }
     vec_store(lanes, sum);
@@ -150,28 +261,36 @@ static void soften(const struct attend_tile *t, size_t row, size_t n, float scal
 static void attend(const struct caloris_attention *canvas, size_t head, size_t first, size_t n,
                    float *scratch)
 {
-    size_t head_dim = canvas->head_dim;
-    struct attend_tile t = lay_out(head_dim, scratch);
+    const size_t head_dim = canvas->head_dim, stride = canvas->kv_stride;
+    const size_t kv = canvas->kv_of[head] * head_dim;
+    const bool pairs = canvas->kv_dtype == CALORIS_DTYPE_BF16;
+    const size_t bytes = caloris_dtype_bytes(canvas->kv_dtype);
+    const struct attend_tile t = lay_out(head_dim, pairs, scratch);
     const float *q = canvas->q + first * canvas->q_stride + head * head_dim;
-    const float *k = canvas->k + canvas->kv_of[head] * head_dim;
-    const float *v = canvas->v + canvas->kv_of[head] * head_dim;
     float scale = (float)(1 / sqrt((double)head_dim));
+    if (pairs)
+        load_query(&t, q, canvas->q_stride, head_dim, n);
     memset(t.sums, 0, n * t.dim * sizeof(float));
     for (size_t r = 0; r < n; r++) {
         t.peak[r] = -INFINITY;
         t.mass[r] = 0;
     }
     for (size_t done = 0; done < canvas->kv_rows; done += CALORIS_KEY_TILE) {
-        size_t keys =
-            canvas->kv_rows - done < CALORIS_KEY_TILE ? canvas->kv_rows - done : CALORIS_KEY_TILE;
-        size_t at = done * canvas->kv_stride;
-        load_tile(&t, k + at, v + at, canvas->kv_stride, head_dim, keys);
-        multiply(n, CALORIS_KEY_TILE, q, canvas->q_stride, t.keys, CALORIS_KEY_TILE, head_dim, NULL,
-                 t.scores, CALORIS_KEY_TILE);
+        const size_t left = canvas->kv_rows - done, at = done * stride + kv;
+        const size_t keys = left < CALORIS_KEY_TILE ? left : CALORIS_KEY_TILE;
+        const size_t width = (keys + LANES - 1) / LANES * LANES;
+        load_keys(&t, (const unsigned char *)canvas->k + at * bytes, stride * bytes,
+                  head_dim * bytes, keys);
+        if (pairs)
+            load_value_pairs(&t, (const uint16_t *)canvas->v + at, stride, head_dim, keys);
+        else
+            load_values(&t, (const float *)canvas->v + at, stride, head_dim, keys);
+        multiply_words(pairs, n, width, pairs ? t.query : q, pairs ? t.dim / 2 : canvas->q_stride,
+                       t.keys, CALORIS_KEY_TILE, t.words, NULL, t.scores, CALORIS_KEY_TILE);
         for (size_t r = 0; r < n; r++)
             soften(&t, r, keys, scale);
-        multiply(n, t.dim, t.scores, CALORIS_KEY_TILE, t.values, t.dim, keys, t.fade, t.sums,
-                 t.dim);
+        multiply_words(pairs, n, t.dim, t.scores, CALORIS_KEY_TILE, t.values, t.dim,
+                       pairs ? (keys + 1) / 2 : keys, t.fade, t.sums, t.dim);
     }
     for (size_t r = 0; r < n; r++) {
         float *out = canvas->out + (first + r) * canvas->out_stride + head * head_dim;

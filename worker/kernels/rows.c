@@ -158,7 +158,7 @@ size_t caloris_attend_dim(size_t head_dim)
 size_t caloris_attention_scratch(size_t head_dim)
 {
     size_t dim = caloris_attend_dim(head_dim);
-    return 2 * dim * CALORIS_KEY_TILE + CALORIS_QUERY_TILE * (CALORIS_KEY_TILE + dim + 3);
+    return 2 * dim * CALORIS_KEY_TILE + CALORIS_QUERY_TILE * (CALORIS_KEY_TILE + dim / 2 + dim + 3);
 }
 
 void caloris_attend(struct caloris_pool *pool, const struct caloris_attention *canvas,

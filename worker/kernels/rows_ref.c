@@ -1,8 +1,10 @@
 /* The reference: the formulas, one number after the other. Fast enough to test with, and to fall
  * back on anywhere. */
+#include "worker/kernels/round.h"
 #include "worker/kernels/table.h"
 
 #include <math.h>
+#include <string.h>
 
 static void rmsnorm(const float *x, const float *w, float eps, size_t n, float *y)
 {
@@ -68,11 +70,36 @@ static void guide(float *x, const float *unconditional, float guidance, size_t n
         x[i] = unconditional[i] + (guidance + 1) * (x[i] - unconditional[i]);
 }
 
-static float score(const float *q, const float *k, size_t n)
+static void round_row(const float *from, size_t n, uint16_t *to)
 {
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t half = caloris_round_bf16(from[i]);
+        memcpy(to + i, &half, sizeof(half));
+    }
+}
+
+/* Number i of K or V. */
+static float number(const void *from, enum caloris_dtype dtype, size_t i)
+{
+    float x;
+    caloris_convert_to_f32(dtype, (const char *)from + i * caloris_dtype_bytes(dtype), &x, 1);
+    return x;
+}
+
+/* As attention with K and V of that dtype takes it. */
+static float rounded(enum caloris_dtype dtype, float x)
+{
+    const uint16_t half = caloris_round_bf16(x);
+    return dtype == CALORIS_DTYPE_BF16 ? number(&half, dtype, 0) : x;
+}
+
+/* Of query row r and key j of a head; both at their head. */
+static float score(const struct caloris_attention *canvas, const float *q, size_t key)
+{
+    const size_t n = canvas->head_dim;
     float sum = 0;
     for (size_t d = 0; d < n; d++)
-        sum += q[d] * k[d];
+        sum += rounded(canvas->kv_dtype, q[d]) * number(canvas->k, canvas->kv_dtype, key + d);
     return sum * (float)(1 / sqrt((double)n));
 }
 
@@ -81,24 +108,23 @@ static void attend(const struct caloris_attention *canvas, size_t head, size_t f
                    float *scratch)
 {
     (void)scratch;
-    size_t head_dim = canvas->head_dim;
-    const float *k = canvas->k + canvas->kv_of[head] * head_dim;
-    const float *v = canvas->v + canvas->kv_of[head] * head_dim;
+    const size_t head_dim = canvas->head_dim, at = canvas->kv_of[head] * head_dim;
     for (size_t r = first; r < first + n; r++) {
         const float *q = canvas->q + r * canvas->q_stride + head * head_dim;
         float *out = canvas->out + r * canvas->out_stride + head * head_dim;
         float peak = -INFINITY, mass = 0;
         for (size_t j = 0; j < canvas->kv_rows; j++) {
-            float s = score(q, k + j * canvas->kv_stride, head_dim);
+            float s = score(canvas, q, j * canvas->kv_stride + at);
             peak = s > peak ? s : peak;
         }
         for (size_t d = 0; d < head_dim; d++)
             out[d] = 0;
         for (size_t j = 0; j < canvas->kv_rows; j++) {
-            float p = expf(score(q, k + j * canvas->kv_stride, head_dim) - peak);
+            const size_t key = j * canvas->kv_stride + at;
+            const float p = rounded(canvas->kv_dtype, expf(score(canvas, q, key) - peak));
             mass += p;
             for (size_t d = 0; d < head_dim; d++)
-                out[d] += p * v[j * canvas->kv_stride + d];
+                out[d] += p * number(canvas->v, canvas->kv_dtype, key + d);
         }
         for (size_t d = 0; d < head_dim; d++)
             out[d] /= mass;
@@ -111,6 +137,7 @@ const struct caloris_row_kernels caloris_rows_ref = {
     .rope = rope,
     .swiglu = swiglu,
     .add = add,
+    .round_row = round_row,
     .argmax = argmax,
     .exp_sums = exp_sums,
     .guide = guide,

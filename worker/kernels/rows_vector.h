@@ -86,6 +86,7 @@ const struct caloris_row_kernels ROW_KERNELS = {
     .rope = rope,
     .swiglu = swiglu,
     .add = add,
+    .round_row = round_row,
     .argmax = argmax,
     .exp_sums = exp_sums,
     .guide = guide,

@@ -1,4 +1,4 @@
-/* Scans over a row of logits, on the calling thread: the caller has rows enough for all threads. */
+/* Passes over one row, on the calling thread: the caller has rows enough for all threads. */
 #include "worker/kernels/table.h"
 
 size_t caloris_argmax(const float *x, size_t n)
@@ -14,4 +14,9 @@ void caloris_exp_sums(const float *x, size_t n, float max, double *sum, double *
 void caloris_guide(float *x, const float *unconditional, float guidance, size_t n)
 {
     caloris_rows()->guide(x, unconditional, guidance, n);
+}
+
+void caloris_round_row(const float *from, size_t n, uint16_t *to)
+{
+    caloris_rows()->round_row(from, n, to);
 }

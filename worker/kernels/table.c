@@ -26,11 +26,9 @@ static const struct {
 };
 
 static const struct caloris_row_kernels *const row_kernels[] = {
-    &caloris_rows_ref,
-    &caloris_rows_portable,
+    &caloris_rows_ref,  &caloris_rows_portable,
 #if defined(__x86_64__)
-    &caloris_rows_avx2,
-    &caloris_rows_avx512,
+    &caloris_rows_avx2, &caloris_rows_avx512,   &caloris_rows_avx512_bf16,
 #endif
 };
 

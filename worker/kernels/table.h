@@ -62,6 +62,7 @@ struct caloris_row_kernels {
     void (*swiglu)(const float *gate, const float *up, size_t n, float *y);
     void (*add)(float *x, const float *y, size_t n);
     /* See kernels.h. */
+    void (*round_row)(const float *from, size_t n, uint16_t *to);
     size_t (*argmax)(const float *x, size_t n);
     void (*exp_sums)(const float *x, size_t n, float max, double *sum, double *moment);
     void (*guide)(float *x, const float *unconditional, float guidance, size_t n);
@@ -90,7 +91,8 @@ struct caloris_matrix_kernels {
 
 extern const struct caloris_row_kernels caloris_rows_ref, caloris_rows_portable;
 #if defined(__x86_64__)
-extern const struct caloris_row_kernels caloris_rows_avx2, caloris_rows_avx512;
+extern const struct caloris_row_kernels caloris_rows_avx2, caloris_rows_avx512,
+    caloris_rows_avx512_bf16;
 #endif
 
 void caloris_gemm_f32_ref(const struct caloris_gemm_tile *tile);

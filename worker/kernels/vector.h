@@ -27,6 +27,7 @@ enum { LANES = 4 };
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vec_bits __attribute__((vector_size(4 * LANES)));
 typedef int32_t vec_mask __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vec_half __attribute__((vector_size(2 * LANES)));
 
 static inline vec vec_load(const float *from)
 {
@@ -45,6 +46,14 @@ static inline vec vec_all(float x)
     return x - (vec){0};
 }
 
+/* The 32 bits at from in every lane, whatever they mean. */
+static inline vec vec_all_bits(const float *from)
+{
+    uint32_t bits;
+    memcpy(&bits, from, sizeof(bits));
+    return (vec)(bits - (vec_bits){0});
+}
+
 /* mask lane by lane: all ones takes a, zero takes b. */
 static inline vec vec_select(vec_mask mask, vec a, vec b)
 {
@@ -60,6 +69,61 @@ static inline vec vec_fma(vec a, vec b, vec c)
     return _mm256_fmadd_ps(a, b, c);
 #else
     return a * b + c;
+#endif
+}
+
+/* Each lane of a and b a pair of bf16 numbers: sum + a₁ b₁ + a₀ b₀. */
+static inline vec vec_dot_pairs(vec a, vec b, vec sum)
+{
+#if defined(__AVX512BF16__)
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+#else
+    const vec_bits high = (vec_bits){0} + 0xffff0000u;
+    sum = vec_fma((vec)((vec_bits)a & high), (vec)((vec_bits)b & high), sum);
+    return vec_fma((vec)((vec_bits)a << 16), (vec)((vec_bits)b << 16), sum);
+#endif
+}
+
+/* To the nearest bf16, ties to even, in the low half of each lane; NaN stays NaN. */
+static inline vec_bits vec_round_bf16(vec x)
+{
+    const vec_bits bits = (vec_bits)x;
+    const vec_bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    const vec_bits quiet = bits >> 16 | 0x40;
+    return (vec_bits)vec_select(x == x, (vec)rounded, (vec)quiet);
+}
+
+/* Lane j of x[i] and of x[i + step] when squares of step x step lanes are swapped between them. */
+#define LOW_LANE(j, step)    ((j) & (step) ? LANES + (j) - (step) : (j))
+#define HIGH_LANE(j, step)   ((j) & (step) ? LANES + (j) : (j) + (step))
+#define LANES_4(of, j, step) of(j, step), of((j) + 1, step), of((j) + 2, step), of((j) + 3, step)
+#define LANES_8(of, j, step) LANES_4(of, j, step), LANES_4(of, (j) + 4, step)
+#if defined(__AVX512F__)
+#define ALL_LANES(of, step) LANES_8(of, 0, step), LANES_8(of, 8, step)
+#elif defined(__AVX2__)
+#define ALL_LANES(of, step) LANES_8(of, 0, step)
+#else
+#define ALL_LANES(of, step) LANES_4(of, 0, step)
+#endif
+#define SWAP_SQUARES(x, step)                                                                      \
+    for (size_t i = 0; i < LANES; i++) {                                                           \
+        if (i & (step))                                                                            \
+            continue;                                                                              \
+        const vec a = (x)[i], b = (x)[i + (step)];                                                 \
+        (x)[i] = __builtin_shufflevector(a, b, ALL_LANES(LOW_LANE, step));                         \
+        (x)[i + (step)] = __builtin_shufflevector(a, b, ALL_LANES(HIGH_LANE, step));               \
+    }
+
+/* x[i][j] <-> x[j][i], by squares of ever more lanes. */
+static inline void vec_transpose(vec x[LANES])
+{
+    SWAP_SQUARES(x, 1)
+    SWAP_SQUARES(x, 2)
+#if defined(__AVX2__)
+    SWAP_SQUARES(x, 4)
+#endif
+#if defined(__AVX512F__)
+    SWAP_SQUARES(x, 8)
 #endif
 }
 

@@ -33,7 +33,10 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     const size_t hd = config->head_dim;
     const size_t attention_floats = (2 * split->heads + 2 * split->kv_heads) * hd;
     const size_t ffn_floats = 3 * split->ffn;
-    const size_t kept_floats = config->layers * 2 * split->kv_heads * hd;
+    const enum caloris_dtype kv_dtype =
+        limits->format == CALORIS_FORMAT_FP32 ? CALORIS_DTYPE_F32 : CALORIS_DTYPE_BF16;
+    const size_t kept_bytes =
+        config->layers * 2 * split->kv_heads * hd * caloris_dtype_bytes(kv_dtype);
     size_t residual;
     if (!caloris_size_mul(rows, config->hidden, &residual))
         return caloris_err_set(err, CALORIS_BAD_CONFIG, "%zu rows of a step are too many", rows);
@@ -43,11 +46,12 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     nn->config = config;
     nn->split = *split;
     nn->limits = *limits;
+    nn->kv_dtype = kv_dtype;
     nn->x = caloris_arena_take(&walk, residual, sizeof(float));
     nn->n = caloris_arena_take(&walk, residual, sizeof(float));
     nn->wide =
         caloris_arena_take(&walk, rows, larger(attention_floats, ffn_floats) * sizeof(float));
-    nn->kv = caloris_arena_take(&walk, limits->kv_tokens, kept_floats * sizeof(float));
+    nn->kv = caloris_arena_take(&walk, limits->kv_tokens, kept_bytes);
     nn->rope = caloris_arena_take(&walk, limits->positions, hd * sizeof(float));
     nn->attention_scratch = caloris_arena_take(&walk, (size_t)limits->threads,
                                                caloris_attention_scratch(hd) * sizeof(float));
@@ -64,8 +68,7 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     if (caloris_arena_check(&walk, "work buffers of a step", err) < 0)
         return -1;
     *bytes = walk.used;
-    *kv_bytes = caloris_size_round_up(limits->kv_tokens * kept_floats * sizeof(float),
-                                      CALORIS_ARENA_ALIGNMENT);
+    *kv_bytes = caloris_size_round_up(limits->kv_tokens * kept_bytes, CALORIS_ARENA_ALIGNMENT);
     return 0;
 }
 
@@ -134,20 +137,21 @@ static int embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows, stru
 }
 
 /* K and V of one layer, [kv_tokens, 2 k hd]. */
-static float *kept(const struct caloris_nn *nn, size_t layer)
+static unsigned char *kept(const struct caloris_nn *nn, size_t layer)
 {
     const size_t stride = 2 * nn->split.kv_heads * nn->config->head_dim;
-    return nn->kv + layer * nn->limits.kv_tokens * stride;
+    return nn->kv + layer * nn->limits.kv_tokens * stride * caloris_dtype_bytes(nn->kv_dtype);
 }
 
 struct keep_task {
     const struct caloris_nn *nn;
     const struct caloris_nn_rows *rows;
-    const float *qkv;
-    float *kept;
+    float *qkv;
+    unsigned char *kept;
 };
 
-/* K and V of a row, which stand next to each other in both places. */
+/* K and V of a row, which stand next to each other, to where they are kept; else they stay where
+ * they are, rounded in place if that is what attention reads. */
 static void keep_row(void *arg, size_t row, int thread)
 {
     (void)thread;
@@ -155,32 +159,39 @@ static void keep_row(void *arg, size_t row, int thread)
     const struct caloris_model_split *split = &task->nn->split;
     const size_t hd = task->nn->config->head_dim;
     const size_t q = split->heads * hd, kv = 2 * split->kv_heads * hd;
+    const size_t bytes = kv * caloris_dtype_bytes(task->nn->kv_dtype);
     const uint32_t to = task->rows->kv_row[row];
-    if (to != CALORIS_NN_NOT_KEPT)
-        memcpy(task->kept + to * kv, task->qkv + row * (q + kv) + q, kv * sizeof(float));
+    float *from = task->qkv + row * (q + kv) + q;
+    void *place = to == CALORIS_NN_NOT_KEPT ? (void *)from : task->kept + to * bytes;
+    if (task->nn->kv_dtype == CALORIS_DTYPE_BF16)
+        caloris_round_row(from, kv, place);
+    else if (place != from)
+        memcpy(place, from, bytes);
 }
 
 /* The attention of every canvas of the step: queries of its rows in qkv, keys and values there or
  * kept. */
 static void lay_out_attention(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
-                              const float *qkv, const float *kv, float *mixed)
+                              const float *qkv, const unsigned char *kv, float *mixed)
 {
     const size_t hd = nn->config->head_dim, h = nn->split.heads, k = nn->split.kv_heads;
-    const size_t stride = (h + 2 * k) * hd;
+    const size_t stride = (h + 2 * k) * hd, bytes = caloris_dtype_bytes(nn->kv_dtype);
     size_t first = 0;
     for (size_t i = 0; i < rows->canvases; i++) {
         const struct caloris_nn_canvas *canvas = &rows->canvas[i];
         const float *of_rows = qkv + first * stride;
-        const float *keys = canvas->cached ? kv + canvas->kv_first * 2 * k * hd : of_rows + h * hd;
+        const unsigned char *keys = canvas->cached ? kv + canvas->kv_first * 2 * k * hd * bytes
+                                                   : (const unsigned char *)(of_rows + h * hd);
         nn->attention[i] = (struct caloris_attention){
             .q = of_rows,
             .k = keys,
-            .v = keys + k * hd,
+            .v = keys + k * hd * bytes,
             .out = mixed + first * h * hd,
+            .kv_dtype = nn->kv_dtype,
             .q_rows = canvas->rows,
             .kv_rows = canvas->length,
             .q_stride = stride,
-            .kv_stride = canvas->cached ? 2 * k * hd : stride,
+            .kv_stride = canvas->cached ? 2 * k * hd : stride * sizeof(float) / bytes,
             .out_stride = h * hd,
             .heads = h,
             .head_dim = hd,
@@ -196,13 +207,14 @@ static void lap_attention(struct caloris_nn *nn, const struct caloris_nn_rows *r
 {
     const double hd = (double)nn->config->head_dim, h = (double)nn->split.heads;
     const double k = (double)nn->split.kv_heads;
-    double operations = 0, numbers = 0;
+    const double each = (double)caloris_dtype_bytes(nn->kv_dtype);
+    double operations = 0, bytes = 0;
     for (size_t i = 0; nn->profile.on && i < rows->canvases; i++) {
         const double q = (double)rows->canvas[i].rows, keys = (double)rows->canvas[i].length;
         operations += 4 * q * keys * h * hd;
-        numbers += 2 * (q * h + keys * k) * hd;
+        bytes += 2 * (q * h * sizeof(float) + keys * k * each) * hd;
     }
-    caloris_nn_lap(nn, CALORIS_PHASE_ATTENTION, operations, numbers * sizeof(float));
+    caloris_nn_lap(nn, CALORIS_PHASE_ATTENTION, operations, bytes);
 }
 
 /* x += W_o attention(rope(W_q n), rope(W_k n), W_v n), n = rmsnorm(x), summed over ranks. */

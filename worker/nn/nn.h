@@ -51,7 +51,10 @@ struct caloris_nn {
     /* [R, (h + 2 k) hd] Q, K, V of each row, then [R, h hd] attention output; or [R, 2 f], then
      * [R, f]. */
     float *wide;
-    float *kv;   /* [layers, kv_tokens, 2 k hd] kept K and V of cached canvases */
+    /* [layers, kv_tokens, 2 k hd] kept K and V of cached canvases, as fp32, or as bf16 where the
+     * matrices are not fp32. */
+    unsigned char *kv;
+    enum caloris_dtype kv_dtype;
     float *rope; /* [positions, hd] */
     float *attention_scratch;
     void *gemm_scratch; /* rows as the weight format wants them */
