@@ -133,8 +133,7 @@ static int show_json(const struct follower *f, const Caloris__Wire__Event *event
 
 static bool is_final(Caloris__Wire__JobState state)
 {
-    return state == CALORIS__WIRE__JOB_STATE__DONE || state == CALORIS__WIRE__JOB_STATE__FAILED ||
-           state == CALORIS__WIRE__JOB_STATE__CANCELLED;
+    return state >= CALORIS__WIRE__JOB_STATE__DONE; /* the first of those that end a job */
 }
 
 static int show(struct follower *f, const Caloris__Wire__Event *event, struct caloris_err *err)

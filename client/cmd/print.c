@@ -13,6 +13,7 @@ static const char *const state_names[] = {
     [CALORIS__WIRE__JOB_STATE__DONE] = "done",
     [CALORIS__WIRE__JOB_STATE__FAILED] = "failed",
     [CALORIS__WIRE__JOB_STATE__CANCELLED] = "cancelled",
+    [CALORIS__WIRE__JOB_STATE__EXPIRED] = "expired",
 };
 
 const char *cmd_state_name(Caloris__Wire__JobState state)

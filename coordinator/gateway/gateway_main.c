@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,22 +151,37 @@ static int find_places(const struct values *values, struct places *places, struc
     return 0;
 }
 
+/* The user this process runs as; a number where no name is known. */
+static void find_user(char user[CALORIS_STORE_MAX_USER + 1])
+{
+    const struct passwd *entry = getpwuid(geteuid());
+    size_t n = entry ? strlen(entry->pw_name) : 0;
+    if (n > 0 && n <= CALORIS_STORE_MAX_USER)
+        snprintf(user, CALORIS_STORE_MAX_USER + 1, "%s", entry->pw_name);
+    else
+        snprintf(user, CALORIS_STORE_MAX_USER + 1, "%u", (unsigned)geteuid());
+}
+
 static int serve(const struct values *values, int stop_fd, struct caloris_err *err)
 {
     struct places places;
     struct caloris_store *store = NULL;
     struct caloris_broker *broker = NULL;
+    char user[CALORIS_STORE_MAX_USER + 1];
     bool published = false;
     int rc = -1;
+    find_user(user);
     if (find_places(values, &places, err) < 0)
         return -1;
     const struct caloris_broker_options broker_options = {
         .clients = places.clients,
         .groups = places.groups,
+        .user = user,
         .beat_ms = values->beat_ms,
         .lost_ms = values->lost_ms,
     };
-    store = caloris_store_open(places.state, err);
+    const struct caloris_store_options store_options = {.user = user};
+    store = caloris_store_open(places.state, &store_options, err);
     if (!store)
         goto out;
     broker = caloris_broker_open(store, &broker_options, err);

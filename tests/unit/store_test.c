@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 static char dir[64];
+static const struct caloris_store_options options = {.user = "ada"};
 
 static int setup(void **state)
 {
@@ -46,7 +47,7 @@ static int teardown(void **state)
 static struct caloris_store *open_store(void)
 {
     struct caloris_err err = {0};
-    struct caloris_store *store = caloris_store_open(dir, &err);
+    struct caloris_store *store = caloris_store_open(dir, &options, &err);
     if (!store)
         fail_msg("%s", err.text);
     return store;
@@ -55,6 +56,7 @@ static struct caloris_store *open_store(void)
 static struct caloris_store_submission submission(const char *key, const char *body)
 {
     return (struct caloris_store_submission){
+        .user = "ada",
         .key = key,
         .key_bytes = strlen(key),
         .body = body,
@@ -116,6 +118,13 @@ static void expect_counts(struct caloris_store *store, uint64_t queued, uint64_t
     assert_int_equal(counts.finished, finished);
 }
 
+static int listed(struct caloris_store *store, const char *user, bool finished_too, uint64_t before,
+                  int limit, struct caloris_store_job *jobs)
+{
+    const struct caloris_store_filter filter = {user, finished_too, before};
+    return caloris_store_list(store, &filter, limit, jobs, NULL);
+}
+
 static void only_what_was_committed_survives(void **state)
 {
     (void)state;
@@ -126,7 +135,7 @@ static void only_what_was_committed_survives(void **state)
     assert_true(two > one);
     commit(store);
     finish(store, one, "{\"r\": 1}");
-    assert_int_equal(caloris_store_count_crash(store, two, NULL), 0);
+    assert_int_equal(caloris_store_count_crash(store, two, false, NULL), 0);
     commit(store);
     uint64_t lost = add(store, "c", "{\"ids\": [3]}");
     finish(store, two, "{}");
@@ -177,6 +186,16 @@ static void a_key_is_one_job(void **state)
     assert_false(again);
     commit(store);
     expect_counts(store, 2, 0);
+    /* Somebody else's key of the same bytes is another one. */
+    s = submission("k", "{\"ids\": [4]}");
+    s.user = "grace";
+    assert_int_equal(caloris_store_known(store, &s, &same, &err), 0);
+    assert_int_equal(caloris_store_add(store, &s, &same, &again, &err), 0);
+    assert_false(again);
+    assert_int_equal(caloris_store_known(store, &s, &job, &err), 1);
+    assert_int_equal(job, same);
+    commit(store);
+    expect_counts(store, 3, 0);
     caloris_store_close(store);
 }
 
@@ -258,13 +277,31 @@ static void queued_jobs_are_found_in_order(void **state)
     }
     assert_int_equal(n, 33);
     expect_counts(store, 33, 17);
-    assert_int_equal(caloris_store_list(store, true, UINT64_MAX, JOBS, list, NULL), JOBS);
+    assert_int_equal(listed(store, NULL, true, UINT64_MAX, JOBS, list), JOBS);
     assert_int_equal(list[0].job, jobs[JOBS - 1]);
-    assert_int_equal(caloris_store_list(store, false, UINT64_MAX, JOBS, list, NULL), 33);
-    assert_int_equal(caloris_store_list(store, true, jobs[4], 3, list, NULL), 3);
+    assert_int_equal(listed(store, NULL, false, UINT64_MAX, JOBS, list), 33);
+    assert_int_equal(listed(store, NULL, true, jobs[4], 3, list), 3);
     assert_int_equal(list[0].job, jobs[3]);
     assert_int_equal(list[0].state, CALORIS_STORE_DONE);
     assert_int_equal(list[2].job, jobs[1]);
+    struct caloris_store_submission s = submission("his", "{\"ids\": [1]}");
+    bool again;
+    s.user = "bob";
+    s.model = "tiny";
+    s.priority = -3;
+    s.deadline_ms = 77;
+    assert_int_equal(caloris_store_add(store, &s, &job, &again, NULL), 0);
+    for (int finished_too = 0; finished_too < 2; finished_too++) {
+        assert_int_equal(listed(store, "bob", finished_too, UINT64_MAX, JOBS, list), 1);
+        assert_int_equal(list[0].job, job);
+        assert_string_equal(list[0].user, "bob");
+        assert_string_equal(list[0].model, "tiny");
+        assert_int_equal(list[0].priority, -3);
+        assert_int_equal(list[0].deadline_ms, 77);
+        assert_int_equal(listed(store, "nobody", finished_too, UINT64_MAX, JOBS, list), 0);
+    }
+    assert_int_equal(listed(store, "ada", false, UINT64_MAX, JOBS, list), 33);
+    assert_int_equal(listed(store, "ada", true, UINT64_MAX, JOBS, list), JOBS);
     caloris_store_close(store);
 }
 
@@ -274,7 +311,7 @@ static void one_gateway_per_directory(void **state)
     struct caloris_err err;
     char pid[32];
     struct caloris_store *store = open_store();
-    assert_null(caloris_store_open(dir, &err));
+    assert_null(caloris_store_open(dir, &options, &err));
     assert_int_equal(err.code, CALORIS_BAD_CONFIG);
     snprintf(pid, sizeof(pid), "process %d", (int)getpid());
     assert_non_null(strstr(err.text, pid));
@@ -344,7 +381,7 @@ static void make_foreign(void)
 static void make_newer(void)
 {
     make_store();
-    run_sql("PRAGMA user_version = 2");
+    run_sql("PRAGMA user_version = 999");
 }
 
 static void open_to_others(void)
@@ -358,14 +395,14 @@ static void bad_places_are_refused(void **state)
         void (*make)(void);
         const char *words;
     } cases[] = {
-        {damage_header, "not a database"}, {damage_page, "damaged"},
-        {make_text, "not a database"},     {make_foreign, "some other program's"},
-        {make_newer, "schema version 2"},  {open_to_others, "0755"},
+        {damage_header, "not a database"},  {damage_page, "damaged"},
+        {make_text, "not a database"},      {make_foreign, "some other program's"},
+        {make_newer, "schema version 999"}, {open_to_others, "0755"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         struct caloris_err err = {0};
         cases[i].make();
-        struct caloris_store *store = caloris_store_open(dir, &err);
+        struct caloris_store *store = caloris_store_open(dir, &options, &err);
         if (store || err.code != CALORIS_BAD_CONFIG || !strstr(err.text, cases[i].words))
             fail_msg("case %zu: code %d, \"%s\"", i, (int)err.code, err.text);
         teardown(state);
@@ -383,7 +420,7 @@ static void bad_places_are_refused(void **state)
 static int fill_disk(void)
 {
     struct caloris_err err = {0};
-    struct caloris_store *store = caloris_store_open(dir, &err);
+    struct caloris_store *store = caloris_store_open(dir, &options, &err);
     const struct rlimit limit = {400 << 10, 400 << 10};
     static char body[50000];
     uint64_t job;
@@ -398,6 +435,7 @@ static int fill_disk(void)
         char key[8];
         snprintf(key, sizeof(key), "%d", i);
         const struct caloris_store_submission s = {
+            .user = "ada",
             .key = key,
             .key_bytes = strlen(key),
             .body = body,

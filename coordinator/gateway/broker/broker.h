@@ -15,6 +15,7 @@ struct caloris_store;
 
 struct caloris_broker_options {
     const char *clients, *groups; /* endpoints to bind; checked by caloris_wire_check_endpoint */
+    const char *user;             /* whom clients without a name of their own speak for */
     uint64_t beat_ms;             /* how often either side of a group's connection gives a sign */
     uint64_t lost_ms;             /* the silence after which a group's jobs go to others */
 };

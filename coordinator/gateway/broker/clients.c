@@ -7,6 +7,7 @@
 #include "proto/jobs.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,6 +83,7 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
             return caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for another client");
         }
         client->peer = *peer;
+        snprintf(client->user, sizeof(client->user), "%s", b->options.user);
     }
     client->heard_ms = b->now_ms;
     char agent[] = "caloris-gateway " CALORIS_VERSION;
@@ -109,6 +111,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
                            err) < 0)
         goto out;
     const struct caloris_store_submission submission = {
+        .user = client->user,
         .key = submit->key.data,
         .key_bytes = submit->key.len,
         .body = body.data,
@@ -298,6 +301,10 @@ static int take_list(struct caloris_broker *b, struct client *client, const requ
     uint32_t limit = asked->has_limit && asked->limit ? asked->limit : DEFAULT_LIST;
     if (limit > BROKER_MAX_LIST)
         limit = BROKER_MAX_LIST;
+    const struct caloris_store_filter filter = {
+        .finished_too = asked->has_finished && asked->finished,
+        .before = asked->has_before ? asked->before : UINT64_MAX,
+    };
     struct caloris_store_job *jobs = calloc(limit, sizeof(*jobs));
     struct status_message *messages = calloc(limit, sizeof(*messages));
     Caloris__Wire__JobStatus **pointers = calloc(limit, sizeof(*pointers));
@@ -305,9 +312,7 @@ static int take_list(struct caloris_broker *b, struct client *client, const requ
     if (!jobs || !messages || !pointers)
         caloris_err_sys(err, "a list of %u jobs", limit);
     else
-        n = caloris_store_list(b->store, asked->has_finished && asked->finished,
-                               asked->has_before ? asked->before : UINT64_MAX, (int)limit, jobs,
-                               err);
+        n = caloris_store_list(b->store, &filter, (int)limit, jobs, err);
     if (n >= 0) {
         to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
         Caloris__Wire__JobList list = CALORIS__WIRE__JOB_LIST__INIT;

@@ -89,7 +89,7 @@ static void lose(struct caloris_broker *b, struct group *group)
                 group->cut_off ? "its connection is gone, silent" : "silent",
                 b->now_ms - group->heard_ms, group->n_held);
     for (struct live *live = group->held; live; live = live->next_held) {
-        if (caloris_store_count_crash(b->store, live->job, &err) < 0)
+        if (caloris_store_count_crash(b->store, live->job, false, &err) < 0)
             caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 ": %s", live->job, err.text);
     }
     promise_keep(b);

@@ -46,6 +46,7 @@ struct watch {
 struct client {
     struct table_node node; /* by the hash of the routing id */
     struct caloris_peer peer;
+    char user[CALORIS_STORE_MAX_USER + 1]; /* whose jobs it submits */
     uint64_t heard_ms;
     struct watch *watches;
 };

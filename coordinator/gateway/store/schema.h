@@ -14,8 +14,10 @@ enum store_statement {
     STORE_COMMIT,
     STORE_ROLLBACK,
     STORE_ADD,
+    STORE_ADD_BODY,
     STORE_BY_KEY,
     STORE_FINISH,
+    STORE_ADD_RESULT,
     STORE_COUNT_CRASH,
     STORE_COUNT_QUEUED,
     STORE_COUNT_ALL,
@@ -25,8 +27,11 @@ enum store_statement {
     STORE_READ_RESULT,
     STORE_LIST_QUEUED,
     STORE_LIST_ALL,
+    STORE_LIST_QUEUED_OF,
+    STORE_LIST_ALL_OF,
     STORE_STATEMENTS
 };
+enum { STORE_TEXT = 128 };
 
 struct caloris_store {
     char *path;
@@ -34,14 +39,22 @@ struct caloris_store {
     sqlite3_stmt *statement[STORE_STATEMENTS];
     int lock;     /* file descriptor */
     bool writing; /* a transaction is open */
+    bool broken;  /* a write of it failed halfway: it can only be undone */
     uint64_t epoch, first_epoch;
 };
 
 /* Fills err from the database's last error and returns -1. */
 int store_failed(const struct caloris_store *store, const char *doing, struct caloris_err *err);
 
-/* Opens the database file, makes or checks its schema, prepares the statements, begins a new
+/* SQL without rows; several statements will do. */
+int store_execute(struct caloris_store *store, const char *sql, struct caloris_err *err);
+/* The first column of the first row, as a number and as text [STORE_TEXT] (may be NULL). */
+int store_ask(struct caloris_store *store, const char *sql, int64_t *value, char *text,
+              struct caloris_err *err);
+
+/* Opens the database file, brings its schema to date, prepares the statements, begins a new
  * life. */
-int store_schema_open(struct caloris_store *store, struct caloris_err *err);
+int store_schema_open(struct caloris_store *store, const struct caloris_store_options *options,
+                      struct caloris_err *err);
 
 #endif

@@ -14,7 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct caloris_store *caloris_store_open(const char *dir, struct caloris_err *err)
+struct caloris_store *caloris_store_open(const char *dir,
+                                         const struct caloris_store_options *options,
+                                         struct caloris_err *err)
 {
     char path[PATH_MAX];
     struct caloris_store *store = calloc(1, sizeof(*store));
@@ -32,7 +34,8 @@ struct caloris_store *caloris_store_open(const char *dir, struct caloris_err *er
         goto fail;
     }
     store->lock = store_place_lock(dir, err);
-    if (store->lock < 0 || store_schema_open(store, err) < 0 || store_place_sync(dir, err) < 0)
+    if (store->lock < 0 || store_schema_open(store, options, err) < 0 ||
+        store_place_sync(dir, err) < 0)
         goto fail;
     return store;
 fail:
@@ -118,7 +121,7 @@ static int begin(struct caloris_store *store, struct caloris_err *err)
 {
     /* A full disk may end a transaction on its own; until the commit that tells so, nothing is
      * written. */
-    if (store->writing && sqlite3_get_autocommit(store->db))
+    if (store->broken || (store->writing && sqlite3_get_autocommit(store->db)))
         return refused(store, err);
     if (store->writing)
         return 0;
@@ -132,24 +135,35 @@ int caloris_store_commit(struct caloris_store *store, struct caloris_err *err)
 {
     if (!store->writing)
         return 0;
-    store->writing = false;
-    if (sqlite3_get_autocommit(store->db))
-        return refused(store, err);
-    if (run(store, STORE_COMMIT, "committing", err) == 0)
-        return 0;
-    if (!sqlite3_get_autocommit(store->db))
+    int rc = store->broken || sqlite3_get_autocommit(store->db)
+                 ? refused(store, err)
+                 : run(store, STORE_COMMIT, "committing", err);
+    store->writing = store->broken = false;
+    if (rc < 0 && !sqlite3_get_autocommit(store->db))
         run(store, STORE_ROLLBACK, "rolling back", NULL);
-    return -1;
+    return rc;
 }
 
 /* ---- writes ---- */
 
-/* 1 and *job: the key is there with the same body; 0: it is not; -1 and err. */
-static int find_key(struct caloris_store *store, const struct caloris_store_submission *s,
-                    uint64_t *job, struct caloris_err *err)
+/* The second half of a write: when it fails, the first must not stay alone. */
+static int run_second(struct caloris_store *store, enum store_statement which, uint64_t job,
+                      const void *bytes, size_t n, const char *doing, struct caloris_err *err)
+{
+    bind_number(store->statement[which], 1, job);
+    bind_bytes(store->statement[which], 2, bytes ? bytes : "", n);
+    if (run(store, which, doing, err) == 0)
+        return 0;
+    store->broken = true;
+    return -1;
+}
+
+int caloris_store_known(struct caloris_store *store, const struct caloris_store_submission *s,
+                        uint64_t *job, struct caloris_err *err)
 {
     sqlite3_stmt *q = store->statement[STORE_BY_KEY];
-    bind_bytes(q, 1, s->key, s->key_bytes);
+    bind_text(q, 1, s->user);
+    bind_bytes(q, 2, s->key, s->key_bytes);
     int rc = step(store, STORE_BY_KEY, "looking for a key", err);
     if (rc == SQLITE_DONE)
         rc = 0;
@@ -173,7 +187,7 @@ int caloris_store_add(struct caloris_store *store, const struct caloris_store_su
 {
     if (begin(store, err) < 0)
         return -1;
-    int rc = find_key(store, s, job, err);
+    int rc = caloris_store_known(store, s, job, err);
     if (rc < 0)
         return -1;
     *again = rc == 1;
@@ -185,11 +199,14 @@ int caloris_store_add(struct caloris_store *store, const struct caloris_store_su
         sqlite3_bind_int64(q, 2, s->seed);
     bind_text(q, 3, s->id);
     bind_bytes(q, 4, s->key, s->key_bytes);
-    bind_bytes(q, 5, s->body, s->body_bytes);
+    bind_text(q, 5, s->user);
+    bind_text(q, 6, s->model ? s->model : "");
+    sqlite3_bind_int(q, 7, s->priority);
+    bind_number(q, 8, s->deadline_ms);
     if (run(store, STORE_ADD, "adding a job", err) < 0)
         return -1;
     *job = (uint64_t)sqlite3_last_insert_rowid(store->db);
-    return 0;
+    return run_second(store, STORE_ADD_BODY, *job, s->body, s->body_bytes, "adding a job", err);
 }
 
 int caloris_store_finish(struct caloris_store *store, uint64_t job,
@@ -204,17 +221,23 @@ int caloris_store_finish(struct caloris_store *store, uint64_t job,
     bind_number(q, 4, end->finished_ms);
     bind_text(q, 5, end->code);
     bind_text(q, 6, end->text);
-    bind_bytes(q, 7, end->result, end->result_bytes);
     if (run(store, STORE_FINISH, "finishing a job", err) < 0)
         return -1;
-    return sqlite3_changes(store->db) == 0;
+    if (sqlite3_changes(store->db) == 0)
+        return 1;
+    return run_second(store, STORE_ADD_RESULT, job, end->result, end->result_bytes,
+                      "storing a result", err);
 }
 
-int caloris_store_count_crash(struct caloris_store *store, uint64_t job, struct caloris_err *err)
+int caloris_store_count_crash(struct caloris_store *store, uint64_t job, bool attempt,
+                              struct caloris_err *err)
 {
     if (begin(store, err) < 0)
         return -1;
-    bind_number(store->statement[STORE_COUNT_CRASH], 1, job);
+    sqlite3_stmt *q = store->statement[STORE_COUNT_CRASH];
+    bind_number(q, 1, job);
+    sqlite3_bind_int(q, 2, attempt);
+    sqlite3_bind_int(q, 3, CALORIS_STORE_ALONE);
     return run(store, STORE_COUNT_CRASH, "counting a crash", err);
 }
 
@@ -259,6 +282,12 @@ static void copy_job(sqlite3_stmt *q, struct caloris_store_job *to)
     copy_text(q, 6, to->id, sizeof(to->id));
     copy_text(q, 7, to->code, sizeof(to->code));
     copy_text(q, 8, to->text, sizeof(to->text));
+    to->priority = sqlite3_column_int(q, 9);
+    to->attempts = (uint32_t)sqlite3_column_int(q, 10);
+    to->alone = sqlite3_column_int(q, 11) != 0;
+    to->deadline_ms = column_number(q, 12);
+    copy_text(q, 13, to->user, sizeof(to->user));
+    copy_text(q, 14, to->model, sizeof(to->model));
 }
 
 int caloris_store_find(struct caloris_store *store, uint64_t job, struct caloris_store_job *found,
@@ -335,15 +364,22 @@ int caloris_store_read_result(struct caloris_store *store, uint64_t job, struct 
     return rc < 0 ? -1 : 0;
 }
 
-int caloris_store_list(struct caloris_store *store, bool finished_too, uint64_t before, int limit,
-                       struct caloris_store_job *jobs, struct caloris_err *err)
+int caloris_store_list(struct caloris_store *store, const struct caloris_store_filter *filter,
+                       int limit, struct caloris_store_job *jobs, struct caloris_err *err)
 {
-    enum store_statement which = finished_too ? STORE_LIST_ALL : STORE_LIST_QUEUED;
-    bind_number(store->statement[which], 1, before);
-    sqlite3_bind_int(store->statement[which], 2, limit);
+    static const enum store_statement lists[2][2] = {
+        {STORE_LIST_QUEUED, STORE_LIST_ALL},
+        {STORE_LIST_QUEUED_OF, STORE_LIST_ALL_OF},
+    };
+    enum store_statement which = lists[filter->user != NULL][filter->finished_too];
+    sqlite3_stmt *q = store->statement[which];
+    bind_number(q, 1, filter->before);
+    sqlite3_bind_int(q, 2, limit);
+    if (filter->user)
+        bind_text(q, 3, filter->user);
     int n = 0, rc;
     while ((rc = step(store, which, "listing jobs", err)) == SQLITE_ROW && n < limit)
-        copy_job(store->statement[which], &jobs[n++]);
+        copy_job(q, &jobs[n++]);
     done(store, which);
     return rc < 0 ? -1 : n;
 }

@@ -1,10 +1,10 @@
 /* coordinator/gateway/store/store.h: the durable queue: every accepted job, and what became of it.
  *
  * SQLite in the state directory, WAL, synchronous=FULL: what caloris_store_commit has returned for
- * survives kill -9 and power loss. States on disk are queued, done, failed, cancelled; which queued
- * job is leased to whom is the broker's knowledge and dies with it, so after a restart whatever had
- * not finished is queued. One store per directory, one thread. Writes gather in a transaction until
- * caloris_store_commit: one sync for many.
+ * survives kill -9 and power loss. States on disk are queued, done, failed, cancelled, expired;
+ * which queued job is leased to whom is the broker's knowledge and dies with it, so after a restart
+ * whatever had not finished is queued. One store per directory, one thread. Writes gather in a
+ * transaction until caloris_store_commit: one sync for many.
  */
 #ifndef CALORIS_STORE_H
 #define CALORIS_STORE_H
@@ -25,25 +25,44 @@ enum caloris_store_state {
     CALORIS_STORE_DONE = 3,
     CALORIS_STORE_FAILED = 4,
     CALORIS_STORE_CANCELLED = 5,
+    CALORIS_STORE_EXPIRED = 6, /* its deadline passed before it had finished */
+};
+
+enum {
+    CALORIS_STORE_MAX_USER = 64, /* bytes of a user's name */
+    CALORIS_STORE_ALONE = 2,     /* after so many crashes a job shall run alone */
 };
 
 struct caloris_store_job {
     uint64_t job;
     enum caloris_store_state state;
     uint64_t submitted_ms, started_ms, finished_ms; /* since 1970; 0: not yet */
-    uint32_t crashes;
-    char id[CALORIS_JOB_MAX_ID + 1]; /* the submitter's; "": none */
-    char code[32], text[512];        /* why it failed or was cancelled; "": it was not */
+    uint64_t deadline_ms;                           /* since 1970; 0: none */
+    uint32_t crashes;                               /* groups lost while they held it */
+    uint32_t attempts; /* those of them that held nothing else because it had to be alone */
+    bool alone;        /* it has to be from now on */
+    int32_t priority;
+    char user[CALORIS_STORE_MAX_USER + 1];
+    char model[CALORIS_JOB_MAX_NAME + 1]; /* "": any */
+    char id[CALORIS_JOB_MAX_ID + 1];      /* the submitter's; "": none */
+    char code[32], text[512];             /* why it failed or was cancelled; "": it was not */
 };
 
 struct caloris_store_counts {
     uint64_t queued, finished;
 };
 
-/* Opens or makes DIR/queue.db; DIR is made with mode 0700 if it is not there. BAD_CONFIG for a
- * directory that others may enter or that is on a network file system, for a damaged or foreign
- * database, and when another gateway has it (its pid is named). Free with caloris_store_close. */
-struct caloris_store *caloris_store_open(const char *dir, struct caloris_err *err);
+struct caloris_store_options {
+    const char *user; /* whose the jobs are of databases from before jobs had users */
+};
+
+/* Opens or makes DIR/queue.db, and brings what an older version left to the present schema; DIR is
+ * made with mode 0700 if it is not there. BAD_CONFIG for a directory that others may enter or that
+ * is on a network file system, for a damaged or foreign database or that of a newer version, and
+ * when another gateway has it (its pid is named). Free with caloris_store_close. */
+struct caloris_store *caloris_store_open(const char *dir,
+                                         const struct caloris_store_options *options,
+                                         struct caloris_err *err);
 /* What is not committed is lost. NULL is fine. */
 void caloris_store_close(struct caloris_store *store);
 
@@ -59,16 +78,23 @@ uint64_t caloris_store_first_epoch(const struct caloris_store *store);
 int caloris_store_commit(struct caloris_store *store, struct caloris_err *err);
 
 struct caloris_store_submission {
-    const void *key; /* [key_bytes] */
+    const char *user;
+    const void *key; /* [key_bytes]; the user's own: others may have chosen the same */
     size_t key_bytes;
     const void *body; /* [body_bytes]: the JSON object, settled (proto/jobs.h) */
     size_t body_bytes;
-    const char *id; /* NULL: none */
-    int64_t seed;   /* drawn for a body that names none; -1: it names one */
-    uint64_t now_ms;
+    const char *id;    /* NULL: none */
+    int64_t seed;      /* drawn for a body that names none; -1: it names one */
+    const char *model; /* NULL: any */
+    int32_t priority;
+    uint64_t now_ms, deadline_ms;
 };
-/* *again: the key is known with the same body, *job is that of before. A known key with another
+/* 1 and *job: the user's key is known with the same body; 0: it is not known. Known with another
  * body is BAD_REQUEST. */
+int caloris_store_known(struct caloris_store *store,
+                        const struct caloris_store_submission *submission, uint64_t *job,
+                        struct caloris_err *err);
+/* *again: it is known, and *job that of before. */
 int caloris_store_add(struct caloris_store *store,
                       const struct caloris_store_submission *submission, uint64_t *job, bool *again,
                       struct caloris_err *err);
@@ -84,8 +110,9 @@ struct caloris_store_end {
 int caloris_store_finish(struct caloris_store *store, uint64_t job,
                          const struct caloris_store_end *end, struct caloris_err *err);
 
-/* The group that computed it was lost. */
-int caloris_store_count_crash(struct caloris_store *store, uint64_t job, struct caloris_err *err);
+/* The group that computed it was lost; attempt: it held nothing else because it had to. */
+int caloris_store_count_crash(struct caloris_store *store, uint64_t job, bool attempt,
+                              struct caloris_err *err);
 
 /* ---- reads ---- */
 
@@ -108,8 +135,13 @@ int caloris_store_read_job(struct caloris_store *store, uint64_t job, struct cal
 int caloris_store_read_result(struct caloris_store *store, uint64_t job, struct caloris_buf *json,
                               struct caloris_err *err);
 
-/* Up to limit jobs with numbers below before, newest first, into jobs [limit]; how many, or -1. */
-int caloris_store_list(struct caloris_store *store, bool finished_too, uint64_t before, int limit,
-                       struct caloris_store_job *jobs, struct caloris_err *err);
+/* Up to limit jobs, newest first, into jobs [limit]; how many, or -1. */
+struct caloris_store_filter {
+    const char *user; /* NULL: everybody's */
+    bool finished_too;
+    uint64_t before; /* numbers below this one only */
+};
+int caloris_store_list(struct caloris_store *store, const struct caloris_store_filter *filter,
+                       int limit, struct caloris_store_job *jobs, struct caloris_err *err);
 
 #endif
