@@ -269,6 +269,10 @@ static int check_together(const json_t *root, struct caloris_job *job, struct ca
                                "hole: needs prompt or messages; ids hold the mask id itself");
     if (job->chat_template && job->source != CALORIS_JOB_MESSAGES)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "chat_template: needs messages");
+    if (job->params.best > 1 && job->params.temperature <= 0)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "best: %u answers need a temperature above 0, or all are the same",
+                               job->params.best);
     choose_order(root, &job->params);
     return check_blocks(root, &job->params, err);
 }

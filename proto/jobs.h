@@ -22,6 +22,8 @@ enum {
     CALORIS_JOB_MAX_TOKENS = 1 << 20,
     CALORIS_JOB_MAX_MESSAGES = 1024,
     CALORIS_JOB_MAX_NAME = 64, /* bytes of hole, chat_template, a message's role */
+    CALORIS_JOB_MAX_BEST = 64, /* answers to one prompt */
+    CALORIS_JOB_MAX_CANDIDATE = 65535,
 };
 
 enum caloris_preset { CALORIS_PRESET_EXACT, CALORIS_PRESET_BALANCED, CALORIS_PRESET_FAST };
@@ -60,8 +62,10 @@ struct caloris_job_params {
     enum caloris_quota quota;
     double temperature, cfg_scale;
     enum caloris_cache cache;
-    uint32_t refresh; /* at least 1: full forwards stand at the entry of every so many blocks */
-    int64_t seed;     /* -1: draw one */
+    uint32_t refresh;   /* at least 1: full forwards stand at the entry of every so many blocks */
+    int64_t seed;       /* -1: draw one */
+    uint32_t best;      /* answers, of which the best is given; at least 1 */
+    uint32_t candidate; /* which of the answers that a seed gives, of several the first */
     bool early_stop;
     int32_t eos_id, eot_id, mask_id; /* -1: what the model says */
     bool logits_eos_inf, confidence_eos_eot_inf;
@@ -151,6 +155,17 @@ int caloris_job_set(json_t *job, const char *field, const char *text, struct cal
 
 /* ---- results --------------------------------------------------------------------------------- */
 
+/* One of several answers. */
+struct caloris_job_answer {
+    uint32_t candidate;
+    double score;       /* NAN where nothing was scored */
+    const int32_t *ids; /* [n_ids] of the result */
+    const char *text;   /* [text_bytes]; NULL where the model has no tokenizer */
+    size_t text_bytes;
+    const char *finish_reason;
+    uint64_t completion_tokens;
+};
+
 struct caloris_job_result {
     const char *id;                  /* NULL: none */
     const struct caloris_err *error; /* not NULL: a failed job; the rest is ignored */
@@ -167,6 +182,8 @@ struct caloris_job_result {
     uint64_t seed;
     double queue_s, denoise_s; /* waiting in the group; first to last step */
     uint32_t ranks;
+    const struct caloris_job_answer *answers; /* [n_answers] best first; NULL: one was asked for */
+    size_t n_answers;
 };
 
 /* One JSON object without a newline, appended to json. Text that is no valid UTF-8 is written

@@ -72,6 +72,12 @@ const struct caloris_job_field caloris_job_fields[] = {
      PARAM(refresh)},
     {"seed", CALORIS_FIELD_INT, 0, LARGEST_SEED, NULL, "",
      "of the noise and of order random; drawn and reported where it is not said", PARAM(seed)},
+    {"best", CALORIS_FIELD_UINT, 1, CALORIS_JOB_MAX_BEST, NULL, "1",
+     "so many answers, each with noise of its own, ranked by the model's own score; needs a "
+     "temperature",
+     PARAM(best)},
+    {"candidate", CALORIS_FIELD_UINT, 0, CALORIS_JOB_MAX_CANDIDATE, NULL, "0",
+     "which of the answers that a seed gives; with best the first of them", PARAM(candidate)},
     {"early_stop", CALORIS_FIELD_BOOL, 0, 0, NULL, "true",
      "end at the first EOS that has no mask before it; the rest becomes EOS", PARAM(early_stop)},
     {"eos_id", CALORIS_FIELD_ID, 0, LARGEST_ID, NULL, "",

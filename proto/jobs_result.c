@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The length of the UTF-8 sequence at the start of s [n]; 0 and *bad (bytes to replace) when
@@ -91,6 +92,36 @@ static json_t *integer(uint64_t number)
     return json_integer((json_int_t)number);
 }
 
+static json_t *make_answer(const struct caloris_job_result *result,
+                           const struct caloris_job_answer *answer, struct caloris_err *err)
+{
+    json_t *object = json_object();
+    int status = put(object, "candidate", integer(answer->candidate));
+    status |=
+        put(object, "score", isfinite(answer->score) ? json_real(answer->score) : json_null());
+    status |= put(object, "ids", id_array(answer->ids, result->n_ids));
+    if (answer->text)
+        status |= put(object, "text", clean_string(answer->text, answer->text_bytes, err));
+    status |= put(object, "finish_reason", json_string(answer->finish_reason));
+    status |= put(object, "completion_tokens", integer(answer->completion_tokens));
+    if (status == 0)
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
+static json_t *make_answers(const struct caloris_job_result *result, struct caloris_err *err)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; array && i < result->n_answers; i++) {
+        if (json_array_append_new(array, make_answer(result, &result->answers[i], err)) < 0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
 static int fill(json_t *object, const struct caloris_job_result *result, struct caloris_err *err)
 {
     json_t *id = result->id ? clean_string(result->id, strlen(result->id), err) : json_null();
@@ -120,6 +151,8 @@ static int fill(json_t *object, const struct caloris_job_result *result, struct 
     status |= put(object, "timings", timings);
     status |= put(object, "seed", integer(result->seed));
     status |= put(object, "ranks", integer(result->ranks));
+    if (result->answers)
+        status |= put(object, "candidates", make_answers(result, err));
     return status;
 }
 

@@ -20,6 +20,17 @@ struct order {
 
 /* ---- one step on every rank ------------------------------------------------------------------ */
 
+/* Forks begin with the K/V of another canvas, as they were before this step. */
+static void copy_kept(struct caloris_engine *engine, const struct caloris_step_plan *plan)
+{
+    for (size_t i = 0; i < plan->n_admissions; i++) {
+        const struct caloris_admission *a = &plan->admissions[i];
+        if (a->forked)
+            caloris_nn_copy_kept(&engine->nn, engine->step.slot[a->from].kv_first, a->kv_first,
+                                 a->length);
+    }
+}
+
 static int compute_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
                         size_t best, struct caloris_err *err)
 {
@@ -30,6 +41,7 @@ static int compute_step(struct caloris_engine *engine, const struct caloris_step
 
     caloris_nn_start(&engine->nn);
     caloris_step_apply(&engine->step, plan, &rows);
+    copy_kept(engine, plan);
     caloris_nn_lap(&engine->nn, CALORIS_PHASE_REST, 0, 0);
     if (rows.rows > 0 && caloris_nn_forward(&engine->nn, &rows, err) < 0)
         return -1;

@@ -87,12 +87,15 @@ enum {
 
 /* A canvas enters: slot < max_requests was free. Its ids stand in plan->ids[ids_first … + length).
  * A cached canvas keeps the K/V of every layer in positions [kv_first, kv_first + length) of the
- * group's kv_tokens, which nobody else holds. */
+ * group's kv_tokens, which nobody else holds. A forked one, cached, begins with the K/V that the
+ * cached canvas of the same length in slot `from` has before this plan: no step of its own need be
+ * whole. That canvas stays, and has been computed. */
 struct caloris_admission {
     uint32_t slot, length;
     uint32_t ids_first;
-    bool cached;
+    bool cached, forked;
     uint32_t kv_first;
+    uint32_t from;
 };
 
 struct caloris_write {

@@ -77,7 +77,7 @@ static struct caloris_step_slot slot_after(const struct caloris_step_state *stat
     for (size_t i = 0; i < plan->n_admissions; i++) {
         const struct caloris_admission *a = &plan->admissions[i];
         if (a->slot == slot)
-            return (struct caloris_step_slot){a->length, a->cached, false, a->kv_first};
+            return (struct caloris_step_slot){a->length, a->cached, a->forked, a->kv_first};
     }
     for (size_t i = 0; i < plan->n_releases; i++) {
         if (plan->releases[i] == slot)
@@ -98,6 +98,23 @@ static int check_kept(const struct caloris_step_state *state, const struct calor
         if (s != a->slot && other.length > 0 && other.cached &&
             a->kv_first < other.kv_first + other.length && other.kv_first < a->kv_first + a->length)
             return bad(err, "admission with K/V that another canvas holds", index);
+    }
+    return 0;
+}
+
+/* Whose K/V are copied: there before the plan, and still there behind it. */
+static int check_fork(const struct caloris_step_state *state, const struct caloris_step_plan *plan,
+                      size_t index, struct caloris_err *err)
+{
+    const struct caloris_admission *a = &plan->admissions[index];
+    if (!a->cached || a->from >= state->limits.requests)
+        return bad(err, "fork without K/V", index);
+    const struct caloris_step_slot before = state->slot[a->from];
+    if (before.length != a->length || !before.cached || !before.filled)
+        return bad(err, "fork of a canvas that has no K/V of this length", index);
+    for (size_t i = 0; i < plan->n_releases; i++) {
+        if (plan->releases[i] == a->from)
+            return bad(err, "fork of a canvas that leaves", index);
     }
     return 0;
 }
@@ -131,7 +148,8 @@ static int check_entries(struct caloris_step_state *state, const struct caloris_
             return bad(err, "admission of a canvas that is empty or too long", i);
         if (a->ids_first > plan->n_ids || a->length > plan->n_ids - a->ids_first)
             return bad(err, "admission beyond the ids", i);
-        if (a->cached && check_kept(state, plan, i, err) < 0)
+        if ((a->cached && check_kept(state, plan, i, err) < 0) ||
+            (a->forked && check_fork(state, plan, i, err) < 0))
             return -1;
     }
     if (plan->n_writes > limits->requests * limits->canvas)
@@ -209,8 +227,12 @@ static int check_work(struct caloris_step_state *state, const struct caloris_ste
     }
     if (plan->n_wants > limits->rows)
         return bad(err, "more wanted rows than a step has", plan->n_wants);
+    size_t wanted = plan->n_wants; /* and their partners */
     for (size_t i = 0; i < plan->n_wants; i++) {
         const struct caloris_want *w = &plan->wants[i];
+        wanted += w->partner != CALORIS_NO_PARTNER;
+        if (wanted > limits->rows)
+            return bad(err, "more wanted rows and partners than a step has rows", i);
         if (!covers(plan, w->span, w->position) || w->rule >= plan->n_rules)
             return bad(err, "wanted row outside its span", i);
         if (w->partner != CALORIS_NO_PARTNER && !covers(plan, w->partner, w->position))
@@ -329,7 +351,8 @@ void caloris_step_apply(struct caloris_step_state *state, const struct caloris_s
         const struct caloris_admission *a = &plan->admissions[i];
         memcpy(state->canvas + a->slot * stride, plan->ids + a->ids_first,
                a->length * sizeof(int32_t));
-        state->slot[a->slot] = (struct caloris_step_slot){a->length, a->cached, false, a->kv_first};
+        state->slot[a->slot] =
+            (struct caloris_step_slot){a->length, a->cached, a->forked, a->kv_first};
     }
     for (size_t i = 0; i < plan->n_writes; i++)
         state->canvas[plan->writes[i].slot * stride + plan->writes[i].position] =

@@ -219,6 +219,7 @@ size_t caloris_denoise_decide(const struct caloris_denoise *denoise, const uint3
             .position = row.position,
             .id = row.choice->id,
             .confidence = (float)sure.probability,
+            .log_p = isinf(sure.key) ? NAN : (float)-sure.key,
         };
     }
     return revealed;

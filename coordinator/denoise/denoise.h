@@ -20,27 +20,33 @@
 
 struct caloris_err;
 
+/* How a position came to its token. */
+struct caloris_mark {
+    uint32_t step; /* the step that revealed it, counted from 1; 0: none did */
+    float log_p;   /* log of the probability that its token had then; NAN: it had none */
+};
+
 struct caloris_denoise {
     struct caloris_job_params params; /* ids and seed resolved */
     uint32_t candidate;               /* which of several answers to one prompt */
-    int32_t *canvas;       /* [length]; the caller's memory, written by caloris_denoise_apply */
-    uint32_t *revealed;    /* [length]; likewise: count of steps that it took; 0: none did */
-    size_t length, prompt; /* prompt: the first so many positions are the prompt's */
-    size_t blocks, block;  /* of the generated part; block: the current one */
-    size_t block_masks;    /* masks that the block's quota was made for */
-    size_t block_steps;    /* steps that it is dealt to; unused unless commit is quota */
-    uint32_t block_step;   /* steps done in the block */
-    uint32_t entered;      /* steps done before the block */
-    uint32_t step;         /* denoising steps done: one forward pass each */
-    size_t masks;          /* masked positions left in the whole canvas */
+    int32_t *canvas; /* [length]; the caller's memory, written by caloris_denoise_apply */
+    struct caloris_mark *marks; /* [length]; likewise */
+    size_t length, prompt;      /* prompt: the first so many positions are the prompt's */
+    size_t blocks, block;       /* of the generated part; block: the current one */
+    size_t block_masks;         /* masks that the block's quota was made for */
+    size_t block_steps;         /* steps that it is dealt to; unused unless commit is quota */
+    uint32_t block_step;        /* steps done in the block */
+    uint32_t entered;           /* steps done before the block */
+    uint32_t step;              /* denoising steps done: one forward pass each */
+    size_t masks;               /* masked positions left in the whole canvas */
     bool done;
 };
 
-/* A loop over canvas [length]: prompt positions, then gen_length masks; revealed is cleared. Errors
+/* A loop over canvas [length]: prompt positions, then gen_length masks; marks are cleared. Errors
  * name the field (a needed id unknown, a length that does not fit). With nothing masked it is done
  * at once. */
 int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
-                          int32_t *canvas, uint32_t *revealed, size_t length, size_t prompt,
+                          int32_t *canvas, struct caloris_mark *marks, size_t length, size_t prompt,
                           struct caloris_err *err);
 
 /* The positions that this step computes. All of them, in every step without a cache and in a
@@ -53,7 +59,8 @@ size_t caloris_denoise_count_rows(const struct caloris_denoise *denoise);
 /* Ascending and apart, into ranges [(length + 1) / 2]; how many. Those wanted are among them. */
 size_t caloris_denoise_rows(const struct caloris_denoise *denoise, struct caloris_range *ranges);
 
-/* The positions whose logits this step needs, ascending, into positions [length]; how many. None
+/* The positions whose logits this step needs, ascending, into positions [length] (NULL: they are
+ * only counted); how many. None
  * when the step's quota is 0: such a step is computed all the same. */
 size_t caloris_denoise_wanted(const struct caloris_denoise *denoise, uint32_t *positions);
 
@@ -64,6 +71,7 @@ struct caloris_reveal {
     uint32_t position;
     int32_t id;
     float confidence; /* probability of id in the row's distribution; 0 where nobody chose it */
+    float log_p;      /* its logarithm, which does not round to 0; NAN where it has none */
 };
 
 /* The step's decision from the summaries [n] and candidates [n, best] of positions [n]: reveals, at
@@ -81,5 +89,9 @@ size_t caloris_denoise_decide(const struct caloris_denoise *denoise, const uint3
  * most once. Returns the new number of reveals. */
 size_t caloris_denoise_apply(struct caloris_denoise *denoise, struct caloris_reveal *reveals,
                              size_t n);
+
+/* How sure the model was of the answer: the mean log p of what was revealed, in the generated part
+ * up to the first EOS or end of turn, that included. NAN where nothing has a probability. */
+double caloris_denoise_score(const struct caloris_denoise *denoise);
 
 #endif

@@ -2,6 +2,8 @@
 
 #include "base/err.h"
 
+#include <math.h>
+
 /* ---- the blocks of the generated part -------------------------------------------------------- */
 
 size_t caloris_denoise_block_first(const struct caloris_denoise *denoise)
@@ -117,7 +119,7 @@ static int check_lengths(const struct caloris_denoise *denoise, struct caloris_e
 }
 
 int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
-                          int32_t *canvas, uint32_t *revealed, size_t length, size_t prompt,
+                          int32_t *canvas, struct caloris_mark *marks, size_t length, size_t prompt,
                           struct caloris_err *err)
 {
     const size_t block = params->block_length > 0 ? params->block_length : 1;
@@ -125,7 +127,8 @@ int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_
     *denoise = (struct caloris_denoise){
         .params = *params,
         .canvas = canvas,
-        .revealed = revealed,
+        .marks = marks,
+        .candidate = params->candidate,
         .length = length,
         .prompt = prompt,
         .blocks = blocks > 0 ? blocks : 1,
@@ -135,7 +138,7 @@ int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_
     if (params->seed < 0 && (params->temperature > 0 || params->order == CALORIS_ORDER_RANDOM))
         return caloris_err_set(err, CALORIS_INTERNAL, "seed: none was drawn");
     for (size_t i = 0; i < length; i++)
-        revealed[i] = 0;
+        marks[i] = (struct caloris_mark){.log_p = NAN};
     denoise->masks = count_masks(denoise, 0, length);
     denoise->done = denoise->masks == 0;
     enter_block(denoise);
@@ -170,8 +173,11 @@ size_t caloris_denoise_wanted(const struct caloris_denoise *denoise, uint32_t *p
     size_t n = 0;
     const size_t end = caloris_denoise_block_end(denoise);
     for (size_t i = 0; i < end; i++) {
-        if (denoise->canvas[i] == denoise->params.mask_id)
-            positions[n++] = (uint32_t)i;
+        if (denoise->canvas[i] != denoise->params.mask_id)
+            continue;
+        if (positions)
+            positions[n] = (uint32_t)i;
+        n++;
     }
     return n;
 }
@@ -231,13 +237,14 @@ static size_t fill_tail(struct caloris_denoise *denoise, size_t at, struct calor
             denoise->canvas[reveals[i].position] = eos;
             reveals[i].id = eos;
             reveals[i].confidence = 0;
+            reveals[i].log_p = NAN;
         }
     }
     for (size_t i = at + 1; i < denoise->length; i++) {
         if (denoise->canvas[i] == eos)
             continue;
         denoise->canvas[i] = eos;
-        reveals[n++] = (struct caloris_reveal){.position = (uint32_t)i, .id = eos};
+        reveals[n++] = (struct caloris_reveal){.position = (uint32_t)i, .id = eos, .log_p = NAN};
     }
     denoise->masks = 0;
     return n;
@@ -250,7 +257,8 @@ size_t caloris_denoise_apply(struct caloris_denoise *denoise, struct caloris_rev
     denoise->step++;
     for (size_t i = 0; i < n; i++) {
         denoise->canvas[reveals[i].position] = reveals[i].id;
-        denoise->revealed[reveals[i].position] = denoise->step;
+        denoise->marks[reveals[i].position] =
+            (struct caloris_mark){denoise->step, reveals[i].log_p};
     }
     denoise->block_step++;
     /* A threshold reveals at least one. If no row had a candidate, none ever will. */
@@ -265,4 +273,22 @@ size_t caloris_denoise_apply(struct caloris_denoise *denoise, struct caloris_rev
         skip_finished_blocks(denoise);
     }
     return n;
+}
+
+double caloris_denoise_score(const struct caloris_denoise *denoise)
+{
+    const struct caloris_job_params *params = &denoise->params;
+    double sum = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < denoise->length; i++) {
+        const struct caloris_mark *mark = &denoise->marks[i];
+        if (mark->step > 0 && !isnan(mark->log_p)) {
+            sum += (double)mark->log_p;
+            n++;
+        }
+        const int32_t id = denoise->canvas[i];
+        if (i >= denoise->prompt && id >= 0 && (id == params->eos_id || id == params->eot_id))
+            break;
+    }
+    return n > 0 ? sum / (double)n : (double)NAN;
 }

@@ -10,14 +10,14 @@ static bool is_masked(const struct caloris_denoise *denoise, size_t i)
 /* Revealed by the step before this one: the K/V kept of it is still that of a mask. */
 static bool is_fresh(const struct caloris_denoise *denoise, size_t i)
 {
-    return denoise->revealed[i] > 0 && denoise->revealed[i] == denoise->step;
+    return denoise->marks[i].step > 0 && denoise->marks[i].step == denoise->step;
 }
 
 /* Masked when the block was entered: of the prompt's holes and what a quota left behind, what the
  * block may still reveal. */
 static bool was_open(const struct caloris_denoise *denoise, size_t i)
 {
-    return is_masked(denoise, i) || denoise->revealed[i] > denoise->entered;
+    return is_masked(denoise, i) || denoise->marks[i].step > denoise->entered;
 }
 
 static bool all_rows(const struct caloris_denoise *denoise, size_t i)

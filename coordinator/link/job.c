@@ -146,7 +146,7 @@ int link_prepare(const struct link_model *model, const struct caloris_job *parse
 
     request->prompt = ids.count;
     request->length = ids.count + request->params.gen_length;
-    request->canvas = malloc(request->length * sizeof(*request->canvas));
+    request->canvas = malloc(request->params.best * request->length * sizeof(*request->canvas));
     job->id = parsed->id ? strdup(parsed->id) : NULL;
     if (!request->canvas || (parsed->id && !job->id)) {
         caloris_err_sys(err, "canvas of %zu tokens", request->length);
@@ -175,46 +175,86 @@ fail:
 
 /* ---- canvas -> result ------------------------------------------------------------------------ */
 
+/* Tokens before the first EOS or end of turn. */
+static size_t completion(const struct link_job *job, const int32_t *generated, size_t n)
+{
+    size_t end = 0;
+    while (end < n && generated[end] != job->eos_id && generated[end] != job->eot_id)
+        end++;
+    return end;
+}
+
+/* The answers [n] in words; their texts stand one after another in texts. */
+static int describe_answers(const struct link_model *model, const struct link_job *job,
+                            const struct caloris_event *event, struct caloris_job_answer *answers,
+                            struct caloris_buf *texts, struct caloris_err *err)
+{
+    const struct caloris_request *request = event->request;
+    const size_t n = request->length - request->prompt;
+    for (size_t i = 0; i < event->n_answers; i++) {
+        const int32_t *generated = event->answers[i].canvas + request->prompt;
+        const size_t end = completion(job, generated, n), before = texts->size;
+        answers[i] = (struct caloris_job_answer){
+            .candidate = event->answers[i].candidate,
+            .score = event->answers[i].score,
+            .ids = generated,
+            .finish_reason = end < n ? "stop" : "length",
+            .completion_tokens = end,
+        };
+        if (model->tokenizer &&
+            (caloris_buf_append(texts, "", 0, err) < 0 ||
+             caloris_tokenizer_decode(model->tokenizer, generated, end, false, texts, err) < 0))
+            return -1;
+        answers[i].text_bytes = texts->size - before;
+    }
+    size_t at = 0; /* the buffer stays where it is from here on */
+    for (size_t i = 0; i < event->n_answers; i++) {
+        answers[i].text = texts->data ? texts->data + at : NULL;
+        at += answers[i].text_bytes;
+    }
+    return 0;
+}
+
 int link_result(const struct link_model *model, const struct link_job *job,
                 const struct caloris_event *event, struct caloris_buf *json, uint64_t *tokens,
                 struct caloris_err *err)
 {
     const struct caloris_request *request = event->request;
-    const int32_t *generated = request->canvas + request->prompt;
-    const size_t n = request->length - request->prompt;
-    size_t end = 0;
-    while (end < n && generated[end] != job->eos_id && generated[end] != job->eot_id)
-        end++;
-
-    struct caloris_buf text = CALORIS_BUF(MAX_TEXT_BYTES);
+    struct caloris_job_answer *answers = calloc(event->n_answers, sizeof(*answers));
+    struct caloris_buf texts = CALORIS_BUF(MAX_TEXT_BYTES);
     int rc = -1;
-    if (model->tokenizer &&
-        (caloris_buf_append(&text, "", 0, err) < 0 ||
-         caloris_tokenizer_decode(model->tokenizer, generated, end, false, &text, err) < 0))
+    if (!answers) {
+        caloris_err_sys(err, "%zu answers", event->n_answers);
+        goto out;
+    }
+    if (describe_answers(model, job, event, answers, &texts, err) < 0)
         goto out;
     const struct caloris_job_result result = {
         .id = job->id,
-        .ids = generated,
-        .n_ids = n,
-        .canvas = job->holes ? request->canvas : NULL,
+        .ids = answers[0].ids,
+        .n_ids = request->length - request->prompt,
+        .canvas = job->holes ? event->answers[0].canvas : NULL,
         .n_canvas = request->length,
-        .text = text.data,
-        .text_bytes = text.size,
-        .finish_reason = end < n ? "stop" : "length",
+        .text = answers[0].text,
+        .text_bytes = answers[0].text_bytes,
+        .finish_reason = answers[0].finish_reason,
         .prompt_tokens = request->prompt,
-        .completion_tokens = end,
+        .completion_tokens = answers[0].completion_tokens,
         .forward_passes = event->step,
-        .steps = event->step,
+        .steps = event->answers[0].steps,
         .rows = event->rows,
         .seed = (uint64_t)job->seed,
         .queue_s = event->wait_s,
         .denoise_s = event->denoise_s,
         .ranks = (uint32_t)model->facts->ranks,
+        .answers = event->n_answers > 1 ? answers : NULL,
+        .n_answers = event->n_answers,
     };
     rc = caloris_job_result_write(&result, json, err);
-    *tokens = end;
+    *tokens = answers[0].completion_tokens;
 out:
-    caloris_buf_free(&text);
+    caloris_buf_free(&texts);
+    free(answers);
     return rc;
 }
 

@@ -53,6 +53,7 @@ void caloris_event_free(struct caloris_event *event)
     if (!event)
         return;
     free(event->reveals);
+    free(event->answers);
     free((struct caloris_event_node *)event);
 }
 

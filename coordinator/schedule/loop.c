@@ -6,71 +6,54 @@
 
 /* ---- events of followed requests ------------------------------------------------------------- */
 
-static void describe(const struct caloris_task *task, enum caloris_event_kind kind,
-                     struct caloris_event *event)
+static void describe(const struct caloris_task *task, const struct caloris_denoise *denoise,
+                     enum caloris_event_kind kind, struct caloris_event *event)
 {
     event->kind = kind;
     event->owner = task->request->owner;
-    event->step = task->member.denoise.step;
-    event->masks_left = (uint32_t)task->member.denoise.masks;
+    event->step = denoise->step;
+    event->masks_left = (uint32_t)denoise->masks;
 }
 
 /* Without memory the event is dropped, and a snapshot makes up for it. */
-static void tell_step(struct caloris_schedule *schedule, const struct caloris_task *task,
-                      bool *missed)
+static void tell_step(struct caloris_schedule *schedule, struct caloris_task *task)
 {
-    const struct caloris_member *member = &task->member;
+    const struct caloris_member *member = &task->members[0];
     struct caloris_event *event = caloris_event_new(member->n_reveals);
-    *missed = !event;
+    task->snapshot_due = !event;
     if (!event)
         return;
-    describe(task, CALORIS_EVENT_STEP, event);
+    describe(task, &member->denoise, CALORIS_EVENT_STEP, event);
     if (member->n_reveals > 0)
         memcpy(event->reveals, member->reveals, member->n_reveals * sizeof(*event->reveals));
     caloris_events_push(&schedule->events, event);
 }
 
-static void tell_snapshot(struct caloris_schedule *schedule, const struct caloris_task *task,
-                          bool *missed)
+static void tell_snapshot(struct caloris_schedule *schedule, struct caloris_task *task,
+                          const struct caloris_denoise *denoise)
 {
-    const struct caloris_denoise *denoise = &task->member.denoise;
     struct caloris_event *event = caloris_event_new(denoise->length);
-    *missed = !event;
+    task->snapshot_due = !event;
     if (!event)
         return;
-    describe(task, CALORIS_EVENT_SNAPSHOT, event);
+    describe(task, denoise, CALORIS_EVENT_SNAPSHOT, event);
     for (size_t i = 0; i < denoise->length; i++)
         event->reveals[i] =
             (struct caloris_reveal){.position = (uint32_t)i, .id = denoise->canvas[i]};
     caloris_events_push(&schedule->events, event);
 }
 
+/* Who followed the first of several candidates sees which one won. */
+static void tell_winner(struct caloris_schedule *schedule, struct caloris_task *task)
+{
+    caloris_task_rank(task);
+    const uint32_t winner =
+        task->last_event->answers[0].candidate - task->members[0].denoise.candidate;
+    if (task->follow && winner > 0)
+        tell_snapshot(schedule, task, &task->members[winner].denoise);
+}
+
 /* ---- who runs; all under the lock ------------------------------------------------------------ */
-
-static uint32_t take_slot(struct caloris_schedule *schedule)
-{
-    uint32_t slot = 0;
-    while (schedule->slot_taken[slot])
-        slot++;
-    schedule->slot_taken[slot] = true;
-    return slot;
-}
-
-static size_t free_slots(const struct caloris_schedule *schedule)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < schedule->slots; i++)
-        count += !schedule->slot_taken[i];
-    return count;
-}
-
-static void give_slot(struct caloris_schedule *schedule, uint32_t slot)
-{
-    if (slot == CALORIS_NO_SLOT)
-        return;
-    schedule->slot_taken[slot] = false;
-    schedule->to_release[schedule->n_to_release++] = slot;
-}
 
 static struct caloris_task *take_waiting(struct caloris_schedule *schedule)
 {
@@ -82,42 +65,6 @@ static struct caloris_task *take_waiting(struct caloris_schedule *schedule)
     return task;
 }
 
-static bool is_cached(const struct caloris_member *member)
-{
-    return member->denoise.params.cache != CALORIS_CACHE_NONE;
-}
-
-/* Slots and K/V for all canvases of a member, or nothing and false. */
-static bool take_room(struct caloris_schedule *schedule, struct caloris_member *member)
-{
-    const size_t length = member->denoise.length;
-    const bool guided = member->denoise.params.cfg_scale > 0, cached = is_cached(member);
-    if (free_slots(schedule) < (guided ? 2 : 1))
-        return false;
-    if (cached && !caloris_regions_take(&schedule->regions, length, &member->kv_first))
-        return false;
-    if (cached && guided &&
-        !caloris_regions_take(&schedule->regions, length, &member->kv_partner)) {
-        caloris_regions_give(&schedule->regions, member->kv_first);
-        return false;
-    }
-    member->slot = take_slot(schedule);
-    if (guided)
-        member->partner = take_slot(schedule);
-    return true;
-}
-
-static void give_room(struct caloris_schedule *schedule, const struct caloris_member *member)
-{
-    if (is_cached(member)) {
-        caloris_regions_give(&schedule->regions, member->kv_first);
-        if (member->partner != CALORIS_NO_SLOT)
-            caloris_regions_give(&schedule->regions, member->kv_partner);
-    }
-    give_slot(schedule, member->slot);
-    give_slot(schedule, member->partner);
-}
-
 /* Running task i leaves. */
 static void leave(struct caloris_schedule *schedule, size_t i, enum caloris_event_kind kind)
 {
@@ -125,7 +72,8 @@ static void leave(struct caloris_schedule *schedule, size_t i, enum caloris_even
     schedule->n_running--;
     memmove(schedule->running + i, schedule->running + i + 1,
             (schedule->n_running - i) * sizeof(*schedule->running));
-    give_room(schedule, &task->member);
+    for (size_t k = 0; k < task->n; k++)
+        caloris_room_give(schedule, &task->members[k]);
     caloris_task_end(schedule, task, kind);
 }
 
@@ -139,21 +87,57 @@ static void drop_cancelled(struct caloris_schedule *schedule)
     }
 }
 
+static bool is_done(const struct caloris_task *task)
+{
+    size_t done = 0;
+    while (done < task->n && task->members[done].denoise.done)
+        done++;
+    return done == task->n;
+}
+
+static void admit(struct caloris_schedule *schedule, struct caloris_task *task)
+{
+    const size_t admitted = task->shares ? 1 : task->n;
+    for (size_t i = 0; i < admitted; i++) {
+        caloris_pack_admit(&schedule->pack, &task->members[i]);
+        task->members[i].admitted = true;
+    }
+    if (task->shares) {
+        task->members[0].followers = task->members + 1;
+        task->members[0].n_followers = task->n - 1;
+    }
+}
+
 /* First come, first served: who waits for two slots, or for K/V, is not overtaken. */
 static void let_in(struct caloris_schedule *schedule)
 {
     for (struct caloris_task *task; (task = schedule->waiting);) {
-        struct caloris_member *member = &task->member;
-        if (member->denoise.done) { /* nothing was masked */
+        if (is_done(task)) { /* nothing was masked */
             caloris_task_end(schedule, take_waiting(schedule), CALORIS_EVENT_FINISHED);
             continue;
         }
-        if (!take_room(schedule, member))
+        if (!caloris_room_take(schedule, task))
             return;
         take_waiting(schedule);
         task->started_ns = caloris_time_ns();
         schedule->running[schedule->n_running++] = task;
-        caloris_pack_admit(&schedule->pack, member);
+        admit(schedule, task);
+    }
+}
+
+/* The others of those that shared their first step. */
+static void admit_forks(struct caloris_schedule *schedule)
+{
+    for (size_t i = 0; i < schedule->n_running; i++) {
+        struct caloris_task *task = schedule->running[i];
+        for (size_t k = 1; task->forks_due && k < task->n; k++) {
+            struct caloris_member *member = &task->members[k];
+            if (member->denoise.done)
+                continue;
+            caloris_pack_fork(&schedule->pack, member, &task->members[0]);
+            member->admitted = true;
+        }
+        task->forks_due = false;
     }
 }
 
@@ -162,7 +146,7 @@ static void tell_snapshots(struct caloris_schedule *schedule)
     for (size_t i = 0; i < schedule->n_running; i++) {
         struct caloris_task *task = schedule->running[i];
         if (task->snapshot_due)
-            tell_snapshot(schedule, task, &task->snapshot_due);
+            tell_snapshot(schedule, task, &task->members[0].denoise);
     }
 }
 
@@ -176,6 +160,7 @@ static bool gather(struct caloris_schedule *schedule)
     pthread_mutex_lock(&schedule->lock);
     for (;;) {
         drop_cancelled(schedule);
+        admit_forks(schedule);
         if (!schedule->abandoned)
             let_in(schedule);
         if (schedule->abandoned || schedule->n_running > 0 || schedule->closed)
@@ -196,14 +181,36 @@ static bool gather(struct caloris_schedule *schedule)
 
 static void pack_steps(struct caloris_schedule *schedule)
 {
-    for (size_t i = 0; i < schedule->n_running; i++)
-        schedule->candidates[i] = &schedule->running[i]->member;
-    const size_t n = caloris_pack_choose(schedule->candidates, schedule->n_running, schedule->aim,
-                                         schedule->max_rows, schedule->chosen);
+    size_t n = 0;
+    for (size_t i = 0; i < schedule->n_running; i++) {
+        struct caloris_task *task = schedule->running[i];
+        for (size_t k = 0; k < task->n; k++) {
+            if (task->members[k].admitted && !task->members[k].denoise.done)
+                schedule->candidates[n++] = &task->members[k];
+        }
+    }
+    n = caloris_pack_choose(schedule->candidates, n, schedule->aim, schedule->max_rows,
+                            schedule->chosen);
     schedule->turn++;
     for (size_t i = 0; i < n; i++) {
-        schedule->chosen[i]->last_turn = schedule->turn;
-        caloris_pack_step(&schedule->pack, schedule->chosen[i]);
+        struct caloris_member *member = schedule->chosen[i];
+        member->last_turn = schedule->turn;
+        for (size_t k = 0; k < member->n_followers; k++)
+            member->followers[k].last_turn = schedule->turn;
+        caloris_pack_step(&schedule->pack, member);
+    }
+}
+
+/* Candidates that are done leave; the first one stays while others have to be forked of it. */
+static void leave_done(struct caloris_schedule *schedule, struct caloris_task *task)
+{
+    for (size_t k = 1; k < task->n; k++) {
+        struct caloris_member *member = &task->members[k];
+        task->forks_due |= !member->admitted && member->last_turn > 0 && !member->denoise.done;
+    }
+    for (size_t k = 0; k < task->n; k++) {
+        if (task->members[k].denoise.done && !(k == 0 && task->forks_due))
+            caloris_room_give(schedule, &task->members[k]);
     }
 }
 
@@ -214,12 +221,15 @@ static void settle(struct caloris_schedule *schedule, const struct caloris_step_
     pthread_mutex_lock(&schedule->lock);
     for (size_t i = 0; i < schedule->n_running;) {
         struct caloris_task *task = schedule->running[i];
-        if (task->follow && task->member.last_turn == schedule->turn && !task->snapshot_due)
-            tell_step(schedule, task, &task->snapshot_due);
-        if (task->member.denoise.done)
+        if (task->follow && task->members[0].last_turn == schedule->turn && !task->snapshot_due)
+            tell_step(schedule, task);
+        leave_done(schedule, task);
+        if (is_done(task)) {
+            tell_winner(schedule, task);
             leave(schedule, i, CALORIS_EVENT_FINISHED);
-        else
+        } else {
             i++;
+        }
     }
     pthread_mutex_unlock(&schedule->lock);
 }

@@ -12,6 +12,21 @@ size_t caloris_member_rows(const struct caloris_member *member)
            (member->partner == CALORIS_NO_SLOT ? 1 : 2);
 }
 
+size_t caloris_member_wants(const struct caloris_denoise *denoise, size_t n)
+{
+    return n * caloris_denoise_wanted(denoise, NULL) * (denoise->params.cfg_scale > 0 ? 2 : 1);
+}
+
+/* What its next step takes of a step's room. */
+static size_t room_of(const struct caloris_member *member)
+{
+    const size_t rows = caloris_member_rows(member);
+    if (member->n_followers == 0)
+        return rows;
+    const size_t wants = caloris_member_wants(&member->denoise, 1 + member->n_followers);
+    return rows > wants ? rows : wants;
+}
+
 /* ---- turns ----------------------------------------------------------------------------------- */
 
 static bool goes_before(const struct caloris_member *a, const struct caloris_member *b)
@@ -46,7 +61,7 @@ size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size
     sort(chosen, n, goes_before);
     size_t left = max_rows, count = 0;
     for (size_t i = 0; i < n && (i == 0 || max_rows - left < aim); i++) {
-        size_t rows = caloris_member_rows(chosen[i]);
+        size_t rows = room_of(chosen[i]);
         if (rows > left)
             continue;
         left -= rows;
@@ -130,33 +145,54 @@ void caloris_pack_release(struct caloris_pack *pack, uint32_t slot)
     pack->releases[pack->plan.n_releases++] = slot;
 }
 
-static int32_t *add_admission(struct caloris_pack *pack, uint32_t slot, uint32_t kv_first,
+static int32_t *add_admission(struct caloris_pack *pack, const struct caloris_admission *admission,
                               const struct caloris_denoise *denoise)
 {
     struct caloris_step_plan *plan = &pack->plan;
     int32_t *ids = pack->ids + plan->n_ids;
-    pack->admissions[plan->n_admissions++] = (struct caloris_admission){
-        .slot = slot,
-        .length = (uint32_t)denoise->length,
-        .ids_first = (uint32_t)plan->n_ids,
-        .cached = denoise->params.cache != CALORIS_CACHE_NONE,
-        .kv_first = kv_first,
-    };
+    struct caloris_admission *to = &pack->admissions[plan->n_admissions++];
+    *to = *admission;
+    to->length = (uint32_t)denoise->length;
+    to->ids_first = (uint32_t)plan->n_ids;
+    to->cached = denoise->params.cache != CALORIS_CACHE_NONE;
+    to->forked = to->forked && to->cached;
     memcpy(ids, denoise->canvas, denoise->length * sizeof(*ids));
     plan->n_ids += denoise->length;
     return ids;
 }
 
-void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member)
+/* lead: NULL, or whom it forks. */
+static void admit(struct caloris_pack *pack, const struct caloris_member *member,
+                  const struct caloris_member *lead)
 {
     const struct caloris_denoise *denoise = &member->denoise;
-    add_admission(pack, member->slot, member->kv_first, denoise);
+    struct caloris_admission admission = {
+        .slot = member->slot,
+        .kv_first = member->kv_first,
+        .forked = lead,
+        .from = lead ? lead->slot : 0,
+    };
+    add_admission(pack, &admission, denoise);
     if (member->partner == CALORIS_NO_SLOT)
         return;
-    /* The unconditional canvas: the prompt masked. What its holes get later is written to both. */
-    int32_t *ids = add_admission(pack, member->partner, member->kv_partner, denoise);
+    /* The unconditional canvas: the prompt masked. What its holes get is written to both. */
+    admission.slot = member->partner;
+    admission.kv_first = member->kv_partner;
+    admission.from = lead ? lead->partner : 0;
+    int32_t *ids = add_admission(pack, &admission, denoise);
     for (size_t i = 0; i < denoise->prompt; i++)
         ids[i] = denoise->params.mask_id;
+}
+
+void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member)
+{
+    admit(pack, member, NULL);
+}
+
+void caloris_pack_fork(struct caloris_pack *pack, const struct caloris_member *member,
+                       const struct caloris_member *lead)
+{
+    admit(pack, member, lead);
 }
 
 static void add_writes(struct caloris_pack *pack, const struct caloris_member *member,
@@ -180,26 +216,18 @@ static uint32_t add_spans(struct caloris_pack *pack, uint32_t slot, size_t range
     return first;
 }
 
-void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
+/* What one member wants of these spans, whose ranges are pack->ranges. */
+static void add_part(struct caloris_pack *pack, struct caloris_member *member, uint32_t span,
+                     uint32_t partner)
 {
     struct caloris_step_plan *plan = &pack->plan;
-    const struct caloris_denoise *denoise = &member->denoise;
-    const bool guided = member->partner != CALORIS_NO_SLOT;
-    add_writes(pack, member, member->slot);
-    if (guided)
-        add_writes(pack, member, member->partner);
-    member->n_reveals = 0;
-
-    const size_t ranges = caloris_denoise_rows(denoise, pack->ranges);
-    const uint32_t span = add_spans(pack, member->slot, ranges);
-    const uint32_t partner = guided ? add_spans(pack, member->partner, ranges) : 0;
-    member->rows += caloris_member_rows(member);
+    const bool guided = partner != CALORIS_NO_PARTNER;
     const uint32_t rule = (uint32_t)plan->n_rules++;
-    caloris_denoise_rule(denoise, &pack->rules[rule]);
+    caloris_denoise_rule(&member->denoise, &pack->rules[rule]);
 
     struct caloris_part *part = &pack->parts[pack->n_parts++];
     *part = (struct caloris_part){.member = member, .first_want = plan->n_wants};
-    part->wants = caloris_denoise_wanted(denoise, pack->positions + part->first_want);
+    part->wants = caloris_denoise_wanted(&member->denoise, pack->positions + part->first_want);
     uint32_t range = 0; /* both ascend */
     for (size_t i = 0; i < part->wants; i++) {
         const uint32_t position = pack->positions[part->first_want + i];
@@ -212,6 +240,24 @@ void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
             .rule = rule,
         };
     }
+}
+
+void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
+{
+    const bool guided = member->partner != CALORIS_NO_SLOT;
+    add_writes(pack, member, member->slot);
+    if (guided)
+        add_writes(pack, member, member->partner);
+    member->n_reveals = 0;
+
+    const size_t ranges = caloris_denoise_rows(&member->denoise, pack->ranges);
+    const uint32_t span = add_spans(pack, member->slot, ranges);
+    const uint32_t partner = guided ? add_spans(pack, member->partner, ranges) : CALORIS_NO_PARTNER;
+    member->rows += caloris_member_rows(member);
+    add_part(pack, member, span, partner);
+    for (size_t i = 0; i < member->n_followers; i++)
+        add_part(pack, &member->followers[i], span, partner);
+    member->n_followers = 0;
 }
 
 void caloris_pack_decide(struct caloris_pack *pack, const struct caloris_part *part,

@@ -14,12 +14,17 @@ struct caloris_err;
 
 enum { CALORIS_NO_SLOT = UINT32_MAX };
 
-/* A request that holds slots. Under guidance partner is the slot of its unconditional canvas. With
- * a cache each of its canvases keeps its K/V from kv_first (kv_partner) on. */
+/* One candidate of a request that holds slots. Under guidance partner is the slot of its
+ * unconditional canvas. With a cache each of its canvases keeps its K/V from kv_first (kv_partner)
+ * on. Candidates of one prompt start from the same canvas: the first step of one serves its
+ * followers, too. They differ in their noise only, and enter as forks of it afterwards. */
 struct caloris_member {
     struct caloris_denoise denoise;
     uint32_t slot, partner;
     uint32_t kv_first, kv_partner;
+    bool admitted;                    /* the workers know it */
+    struct caloris_member *followers; /* [n_followers]: whom its next step serves as well */
+    size_t n_followers;
     uint64_t rows;                  /* computed so far */
     struct caloris_reveal *reveals; /* [canvas length]: decided by its last step, not sent yet */
     size_t n_reveals;
@@ -27,8 +32,11 @@ struct caloris_member {
     uint64_t last_turn; /* the step that it last had part in */
 };
 
-/* Rows that its next step takes: all or none of them. */
+/* Rows that its next step computes: all or none of them. */
 size_t caloris_member_rows(const struct caloris_member *member);
+
+/* Rows whose logits a first step wants for n candidates: they must fit in a step, too. */
+size_t caloris_member_wants(const struct caloris_denoise *denoise, size_t n);
 
 /* Who of members [n] has part in the next step, into chosen [n]: those whose last turn is
  * longest ago first, then by arrival, until they have aim rows; whoever does not fit in max_rows
@@ -71,7 +79,11 @@ void caloris_pack_free(struct caloris_pack *pack);
 void caloris_pack_begin(struct caloris_pack *pack);
 void caloris_pack_release(struct caloris_pack *pack, uint32_t slot);
 void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member);
-/* One step of a member, its outstanding reveals sent before. */
+/* As a fork of lead, whose first step served member, too. */
+void caloris_pack_fork(struct caloris_pack *pack, const struct caloris_member *member,
+                       const struct caloris_member *lead);
+/* One step of a member, its outstanding reveals sent before; serves its followers and forgets
+ * them. */
 void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member);
 
 /* After the step: part's decision is applied to its member's canvas and stands in its reveals. */

@@ -2,6 +2,8 @@
 
 #include "base/time.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,10 +21,38 @@ void caloris_task_free(struct caloris_task *task)
 {
     if (!task)
         return;
-    free(task->member.reveals);
-    free(task->revealed);
+    free(task->members);
+    free(task->marks);
+    free(task->reveals);
     caloris_event_free(task->last_event);
     free(task);
+}
+
+/* Best score first; what has none comes last, ties go to the lowest candidate. */
+static bool is_better(const struct caloris_answer *a, const struct caloris_answer *b)
+{
+    const double x = isnan(a->score) ? -INFINITY : a->score;
+    const double y = isnan(b->score) ? -INFINITY : b->score;
+    return x > y || (x == y && a->candidate < b->candidate);
+}
+
+void caloris_task_rank(struct caloris_task *task)
+{
+    struct caloris_answer *answers = task->last_event->answers;
+    for (size_t i = 0; i < task->n; i++) {
+        const struct caloris_denoise *denoise = &task->members[i].denoise;
+        const struct caloris_answer answer = {
+            .candidate = denoise->candidate,
+            .canvas = denoise->canvas,
+            .score = caloris_denoise_score(denoise),
+            .steps = denoise->step,
+            .masks_left = (uint32_t)denoise->masks,
+        };
+        size_t at = i;
+        for (; at > 0 && is_better(&answer, &answers[at - 1]); at--)
+            answers[at] = answers[at - 1];
+        answers[at] = answer;
+    }
 }
 
 void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *task,
@@ -30,13 +60,19 @@ void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *ta
 {
     const uint64_t now = caloris_time_ns();
     struct caloris_event *event = task->last_event;
+    caloris_task_rank(task);
     task->last_event = NULL;
     event->kind = kind;
     event->owner = task->request->owner;
     event->request = task->request;
-    event->step = task->member.denoise.step;
-    event->rows = task->member.rows;
-    event->masks_left = (uint32_t)task->member.denoise.masks;
+    for (size_t i = 0; i < task->n; i++) {
+        event->step += task->members[i].denoise.step;
+        event->rows += task->members[i].rows;
+    }
+    if (task->shares && task->members[0].denoise.step > 0)
+        event->step -= (uint32_t)(task->n - 1);
+    event->n_answers = kind == CALORIS_EVENT_FINISHED ? task->n : 0;
+    event->masks_left = event->answers[0].masks_left;
     const uint64_t started = task->started_ns > 0 ? task->started_ns : now;
     event->wait_s = (double)(started - task->submitted_ns) * 1e-9;
     event->denoise_s = (double)(now - started) * 1e-9;
@@ -141,10 +177,42 @@ static int check_ids(const struct caloris_schedule *schedule, const struct calor
     return 0;
 }
 
+/* What all its canvases take together: candidates, twice as many under guidance. */
+static int check_together(const struct caloris_schedule *schedule,
+                          const struct caloris_request *request, struct caloris_err *err)
+{
+    enum { WORDS = 64 };
+    const struct caloris_job_params *params = &request->params;
+    const bool guided = params->cfg_scale > 0;
+    const size_t canvases = (size_t)params->best * (guided ? 2 : 1);
+    char what[WORDS] = "";
+    if (params->best > 1)
+        snprintf(what, sizeof(what), "%u candidates x ", params->best);
+    if (canvases > schedule->slots && params->best > 1)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "best: %s%s = %zu canvases, but %zu are held here (max-requests)",
+                               what, guided ? "guidance, 2" : "1", canvases, schedule->slots);
+    if (canvases > schedule->slots)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "cfg_scale: guidance takes two canvases, and one is held here");
+    if (guided && 2 * request->length > schedule->max_rows)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "cfg_scale: guidance takes 2 x %zu rows, but a step here has %zu",
+                               request->length, schedule->max_rows);
+    const size_t kept = params->cache == CALORIS_CACHE_NONE ? 0 : canvases * request->length;
+    if (kept > schedule->regions.total)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "%s: %s%s(%zu prompt + %u gen_length) = %zu tokens of K/V, but %zu "
+                               "are kept here (kv-tokens)",
+                               params->best > 1 ? "best" : "cache", what,
+                               guided ? "guidance, 2 x " : "", request->prompt, params->gen_length,
+                               kept, schedule->regions.total);
+    return 0;
+}
+
 static int check_size(const struct caloris_schedule *schedule,
                       const struct caloris_request *request, struct caloris_err *err)
 {
-    const bool guided = request->params.cfg_scale > 0;
     if (request->prompt > schedule->max_canvas)
         return caloris_err_set(err, CALORIS_BAD_REQUEST,
                                "prompt: %zu tokens, but the longest canvas here is %zu",
@@ -154,41 +222,53 @@ static int check_size(const struct caloris_schedule *schedule,
                                "gen_length: %u behind a prompt of %zu tokens, but the longest "
                                "canvas here is %zu",
                                request->params.gen_length, request->prompt, schedule->max_canvas);
-    if (guided && schedule->slots < 2)
-        return caloris_err_set(err, CALORIS_BAD_REQUEST,
-                               "cfg_scale: guidance takes two canvases, and one is held here");
-    if (guided && 2 * request->length > schedule->max_rows)
-        return caloris_err_set(err, CALORIS_BAD_REQUEST,
-                               "cfg_scale: guidance takes 2 x %zu rows, but a step here has %zu",
-                               request->length, schedule->max_rows);
-    const size_t kept = request->params.cache == CALORIS_CACHE_NONE ? 0
-                        : guided                                    ? 2 * request->length
-                                                                    : request->length;
-    if (kept > schedule->regions.total)
-        return caloris_err_set(err, CALORIS_BAD_REQUEST,
-                               "cache: %s(%zu prompt + %u gen_length) = %zu tokens of K/V, but %zu "
-                               "are kept here (kv-tokens)",
-                               guided ? "guidance, 2 x " : "", request->prompt,
-                               request->params.gen_length, kept, schedule->regions.total);
-    return 0;
+    if (request->params.best < 1 || request->params.best > CALORIS_JOB_MAX_BEST)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST, "best: %u answers", request->params.best);
+    return check_together(schedule, request, err);
 }
 
 static struct caloris_task *new_task(struct caloris_request *request, struct caloris_err *err)
 {
+    const size_t n = request->params.best;
     struct caloris_task *task = calloc(1, sizeof(*task));
     if (!task || !(task->last_event = caloris_event_new(0)) ||
-        !(task->member.reveals = calloc(request->length + 1, sizeof(*task->member.reveals))) ||
-        !(task->revealed = calloc(request->length + 1, sizeof(*task->revealed)))) {
+        !(task->last_event->answers = calloc(n, sizeof(*task->last_event->answers))) ||
+        !(task->members = calloc(n, sizeof(*task->members))) ||
+        !(task->reveals = calloc(n * (request->length + 1), sizeof(*task->reveals))) ||
+        !(task->marks = calloc(n * (request->length + 1), sizeof(*task->marks)))) {
         caloris_task_free(task);
-        caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for a request of %zu tokens",
+        caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for %zu answers of %zu tokens", n,
                         request->length);
         return NULL;
     }
+    task->n = n;
     task->request = request;
-    task->member.slot = task->member.partner = CALORIS_NO_SLOT;
     task->follow = task->snapshot_due = request->follow;
     task->submitted_ns = caloris_time_ns();
     return task;
+}
+
+/* Its candidates: copies of one canvas, each with noise of its own. */
+static int start_members(const struct caloris_schedule *schedule, struct caloris_task *task,
+                         struct caloris_err *err)
+{
+    const struct caloris_request *request = task->request;
+    const size_t length = request->length;
+    for (size_t i = 0; i < task->n; i++) {
+        struct caloris_member *member = &task->members[i];
+        int32_t *canvas = request->canvas + i * length;
+        member->slot = member->partner = CALORIS_NO_SLOT;
+        member->reveals = task->reveals + i * (length + 1);
+        if (i > 0)
+            memcpy(canvas, request->canvas, length * sizeof(*canvas));
+        if (caloris_denoise_start(&member->denoise, &request->params, canvas,
+                                  task->marks + i * (length + 1), length, request->prompt, err) < 0)
+            return -1;
+        member->denoise.candidate = request->params.candidate + (uint32_t)i;
+    }
+    task->shares = task->n > 1 &&
+                   caloris_member_wants(&task->members[0].denoise, task->n) <= schedule->max_rows;
+    return 0;
 }
 
 int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_request *request,
@@ -199,15 +279,15 @@ int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_re
     struct caloris_task *task = new_task(request, err);
     if (!task)
         return -1;
-    if (caloris_denoise_start(&task->member.denoise, &request->params, request->canvas,
-                              task->revealed, request->length, request->prompt, err) < 0) {
+    if (start_members(schedule, task, err) < 0) {
         caloris_task_free(task);
         return -1;
     }
     pthread_mutex_lock(&schedule->lock);
     const bool taken = !schedule->closed && !schedule->ended;
     if (taken) {
-        task->member.arrival = schedule->arrivals++;
+        for (size_t i = 0; i < task->n; i++)
+            task->members[i].arrival = schedule->arrivals++;
         *schedule->waiting_end = task;
         schedule->waiting_end = &task->next;
         schedule->n_waiting++;

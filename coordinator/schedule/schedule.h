@@ -26,9 +26,10 @@ struct caloris_schedule;
  * submit to its last event. */
 struct caloris_request {
     struct caloris_job_params params; /* all ids and the seed resolved */
-    int32_t *canvas;                  /* [length], malloc'd */
+    int32_t *canvas; /* [params.best, length], malloc'd: the first is filled by the caller */
     size_t length, prompt;
-    bool follow; /* a snapshot when it starts, then an event for every step */
+    bool follow; /* a snapshot when it starts, then an event for every step, of its first candidate
+                  * where it has several; then a snapshot of the best one */
     void *owner; /* the caller's, untouched */
 };
 
@@ -88,13 +89,25 @@ enum caloris_event_kind {
     CALORIS_EVENT_ENDED,     /* the loop has returned; nothing follows; error set if it failed */
 };
 
+/* One candidate of a request, finished. */
+struct caloris_answer {
+    uint32_t candidate;
+    const int32_t *canvas; /* [length] of the request */
+    double score;          /* caloris_denoise_score */
+    uint32_t steps, masks_left;
+};
+
 struct caloris_event {
     enum caloris_event_kind kind;
     void *owner;
     struct caloris_request *request; /* FINISHED, CANCELLED: free with caloris_request_free */
-    uint32_t step;                   /* forward passes so far */
-    uint64_t rows;                   /* FINISHED, CANCELLED: computed over all of them */
-    uint32_t masks_left;             /* at FINISHED: 0 but for quota "block" with holes */
+    /* Forward passes so far; of several candidates those of all, one for the step that they
+     * shared; STEP and SNAPSHOT tell of the first candidate alone. */
+    uint32_t step;
+    uint64_t rows;                  /* FINISHED, CANCELLED: computed over all of them */
+    uint32_t masks_left;            /* at FINISHED: 0 but for quota "block" with holes */
+    struct caloris_answer *answers; /* FINISHED: [params.best] best first */
+    size_t n_answers;
     struct caloris_reveal
         *reveals; /* STEP: [n]; SNAPSHOT: every position, id = mask where masked */
     size_t n_reveals;

@@ -10,9 +10,13 @@
 
 /* Everything that a request needs until its end is allocated when it is submitted. */
 struct caloris_task {
-    struct caloris_member member; /* first: the packer's view; the loop's alone once it runs */
+    struct caloris_member *members; /* [n] its candidates: the loop's alone once it runs */
+    size_t n;
+    bool shares;    /* the first step of the first one serves all */
+    bool forks_due; /* it did, and the others have to be admitted */
     struct caloris_request *request;
-    uint32_t *revealed; /* [canvas length]: of member.denoise */
+    struct caloris_mark *marks;     /* [n, canvas length]: of the members */
+    struct caloris_reveal *reveals; /* [n, canvas length + 1]: likewise */
     struct caloris_event *last_event;
     bool cancelled, follow, snapshot_due; /* under the lock */
     uint64_t submitted_ns, started_ns;
@@ -42,6 +46,14 @@ struct caloris_schedule {
     struct caloris_pack pack;
     struct caloris_regions regions;
 };
+
+/* Room (room.c): slots and K/V for all candidates of a task, or nothing and false; and back from
+ * one of them, which the workers are told with the next plan. */
+bool caloris_room_take(struct caloris_schedule *schedule, struct caloris_task *task);
+void caloris_room_give(struct caloris_schedule *schedule, struct caloris_member *member);
+
+/* Its answers as they are now, best first, into its last event. */
+void caloris_task_rank(struct caloris_task *task);
 
 /* The end of a task that is in no list any more: its last event; frees it. */
 void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *task,

@@ -418,6 +418,10 @@ static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_
     const struct caloris_want want = {0, 4, CALORIS_NO_PARTNER, 0},
                               no_rule = {0, 1, CALORIS_NO_PARTNER, 1};
     const struct caloris_rule rule = {.best = 1}, none = {.best = 0};
+    const struct caloris_admission
+        bare_fork = {.slot = 1, .length = 4, .forked = true},
+        fork_of_none = {.slot = 1, .length = 4, .cached = true, .forked = true, .from = 2},
+        fork_of_nowhere = {.slot = 1, .length = 4, .cached = true, .forked = true, .from = 8};
     const uint32_t release = 3;
     const struct {
         struct caloris_step_plan plan;
@@ -434,6 +438,11 @@ static int refuse_body(struct caloris_engine *engine, void *arg, struct caloris_
          "K/V beyond what is kept"},
         {{.admissions = overlap, .n_admissions = 2, .ids = ids, .n_ids = 4},
          "K/V that another canvas holds"},
+        {{.admissions = &bare_fork, .n_admissions = 1, .ids = ids, .n_ids = 4}, "without K/V"},
+        {{.admissions = &fork_of_none, .n_admissions = 1, .ids = ids, .n_ids = 4},
+         "that has no K/V of this length"},
+        {{.admissions = &fork_of_nowhere, .n_admissions = 1, .ids = ids, .n_ids = 4},
+         "without K/V"},
         {{.admissions = &admission,
           .n_admissions = 1,
           .ids = ids,

@@ -14,6 +14,7 @@
 #include "tests/unit/plain_summary.h"
 #include "tests/unit/tiny_llada.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@ struct bench {
     size_t vocab;
     double *logits, *unconditional;
     struct tiny_llada_kept *kept, *unconditional_kept;
-    uint32_t revealed[MAX_CANVAS];
+    struct caloris_mark marks[MAX_CANVAS];
     struct caloris_summary summaries[MAX_CANVAS];
     struct caloris_candidate candidates[MAX_BEST * MAX_CANVAS];
     uint32_t positions[MAX_CANVAS];
@@ -124,7 +125,7 @@ static void run(struct bench *bench, const struct golden_decode *golden,
     int32_t *canvas = golden_canvas(golden);
     struct caloris_denoise denoise;
     struct caloris_err err;
-    if (caloris_denoise_start(&denoise, params, canvas, bench->revealed, golden->length,
+    if (caloris_denoise_start(&denoise, params, canvas, bench->marks, golden->length,
                               golden->n_prompt, &err) < 0)
         fail_msg("%s: %s", golden->name, err.text);
     bench->kept = tiny_llada_keep(bench->model, golden->length);
@@ -140,6 +141,9 @@ static void run(struct bench *bench, const struct golden_decode *golden,
     }
     assert_int_equal(denoise.step, golden->calls);
     assert_memory_equal(canvas, golden->final, golden->length * sizeof(*canvas));
+    if (!isnan(golden->score) && fabs(caloris_denoise_score(&denoise) - golden->score) > 1e-4)
+        fail_msg("%s: score %.9g, expected %.9g", golden->name, caloris_denoise_score(&denoise),
+                 golden->score);
     free(canvas);
     free(bench->kept);
     free(bench->unconditional_kept);
@@ -203,11 +207,27 @@ static void reproduces_plain_loops(void **state)
     }
 }
 
+/* Candidate k is the loop whose noise is keyed with k, and scores what it was sure of. */
+static void reproduces_the_answers_of_candidates(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MODELS; i++) {
+        struct plain_best best;
+        plain_best_load(models[i].name, &best);
+        assert_true(best.requests > 0 && best.decodes.decode[1].params.candidate == 1);
+        assert_memory_not_equal(best.decodes.decode[0].final, best.decodes.decode[1].final,
+                                best.decodes.decode[0].length * sizeof(int32_t));
+        reproduces_all(&best.decodes);
+        golden_decodes_free(&best.decodes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reproduces_recorded_runs),
         cmocka_unit_test(reproduces_plain_loops),
+        cmocka_unit_test(reproduces_the_answers_of_candidates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

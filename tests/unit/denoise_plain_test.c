@@ -132,7 +132,7 @@ static void plain_step(const double *logits, int32_t *canvas, const struct calor
 static void compare_with_plain(uint64_t seed, const struct caloris_job_params *params)
 {
     int32_t canvas[LENGTH], plain[LENGTH];
-    uint32_t revealed[LENGTH];
+    struct caloris_mark marks[LENGTH];
     struct caloris_err err;
     double logits[LENGTH * VOCAB];
     struct caloris_denoise denoise;
@@ -146,7 +146,7 @@ static void compare_with_plain(uint64_t seed, const struct caloris_job_params *p
     for (size_t i = 0; i < LENGTH; i++)
         canvas[i] = i >= PROMPT || dice(&seed) % 3 == 0 ? MASK : 1;
     memcpy(plain, canvas, sizeof(plain));
-    if (caloris_denoise_start(&denoise, params, canvas, revealed, LENGTH, PROMPT, &err) < 0)
+    if (caloris_denoise_start(&denoise, params, canvas, marks, LENGTH, PROMPT, &err) < 0)
         fail_msg("%s", err.text);
     size_t block = SIZE_MAX, masks = 0;
     uint32_t block_step = 0;

@@ -32,10 +32,10 @@ static struct caloris_job_params params_of(uint32_t gen_length, enum caloris_com
 static void start(struct caloris_denoise *denoise, const struct caloris_job_params *params,
                   int32_t *canvas, size_t length)
 {
-    static uint32_t revealed[MAX];
+    static struct caloris_mark marks[MAX];
     struct caloris_err err;
-    if (caloris_denoise_start(denoise, params, canvas, revealed, length,
-                              length - params->gen_length, &err) < 0)
+    if (caloris_denoise_start(denoise, params, canvas, marks, length, length - params->gen_length,
+                              &err) < 0)
         fail_msg("%s", err.text);
 }
 
@@ -334,7 +334,7 @@ static void an_early_commit_ends_the_block(void **state)
     params.steps = 4;
     int32_t canvas[4] = {MASK, MASK, MASK, MASK};
     struct caloris_denoise denoise;
-    struct caloris_reveal all[2] = {{0, 1, 1}, {1, 1, 1}};
+    struct caloris_reveal all[2] = {{0, 1, 1, 0}, {1, 1, 1, 0}};
     start(&denoise, &params, canvas, 4);
     caloris_denoise_apply(&denoise, all, 2);
     assert_int_equal(denoise.block, 1);
@@ -450,7 +450,7 @@ static void wants_masks_up_to_the_end_of_the_block(void **state)
     assert_int_equal(caloris_denoise_wanted(&denoise, positions), 3);
     static const uint32_t first[3] = {0, 3, 4};
     assert_memory_equal(positions, first, sizeof(first));
-    struct caloris_reveal all[3] = {{0, 1, 1}, {3, 1, 1}, {4, 1, 1}};
+    struct caloris_reveal all[3] = {{0, 1, 1, 0}, {3, 1, 1, 0}, {4, 1, 1, 0}};
     caloris_denoise_apply(&denoise, all, 3);
     assert_int_equal(denoise.block, 1);
     assert_int_equal(caloris_denoise_wanted(&denoise, positions), 2);
@@ -491,7 +491,7 @@ static void ends_early(void **state)
         start(&denoise, &params, canvas, 6);
         for (uint32_t p = 2; p < 6; p++) {
             if (ends[i].canvas[p] != MASK)
-                reveals[n++] = (struct caloris_reveal){p, ends[i].canvas[p], 0.5f};
+                reveals[n++] = (struct caloris_reveal){p, ends[i].canvas[p], 0.5f, 0};
         }
         n = caloris_denoise_apply(&denoise, reveals, n);
         for (size_t k = 0; k < n; k++) {
@@ -506,6 +506,42 @@ static void ends_early(void **state)
     }
 }
 
+/* The mean over what was revealed, up to the first EOS or end of turn of the generated part. */
+static void scores_an_answer(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int32_t canvas[6]; /* two of the prompt, four generated */
+        float log_p[6];    /* of what was revealed; 1: it was not */
+        double score;      /* 1: it has none */
+    } answers[] = {
+        {"all", {1, 1, 2, 3, 2, 3}, {1, 1, -1, -2, -3, -4}, -2.5},
+        {"with a hole", {1, 7, 2, 3, 2, 3}, {1, -6, -1, -2, -3, -3}, -3},
+        {"up to EOS", {1, 1, 2, EOS, 2, 3}, {1, 1, -1, -2, -30, -40}, -1.5},
+        {"up to the end of turn", {1, 1, EOT, EOS, EOS, EOS}, {1, 1, -0.25, -2, -3, -4}, -0.25},
+        {"an EOS of the prompt is no end", {1, EOS, 2, 3, 2, 3}, {1, 1, -1, -2, -3, -4}, -2.5},
+        {"what has none is left out", {1, 1, 2, 3, 2, 3}, {1, 1, -1, NAN, -3, NAN}, -2},
+        {"nothing", {1, 1, EOS, 3, 2, 3}, {1, 1, NAN, -2, -3, -4}, 1},
+    };
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        struct caloris_mark marks[6];
+        int32_t canvas[6];
+        struct caloris_job_params params = params_of(4, CALORIS_COMMIT_THRESHOLD);
+        params.eos_id = EOS;
+        params.eot_id = EOT;
+        memcpy(canvas, answers[i].canvas, sizeof(canvas));
+        for (size_t p = 0; p < 6; p++)
+            marks[p] = (struct caloris_mark){answers[i].log_p[p] < 1 || isnan(answers[i].log_p[p]),
+                                             answers[i].log_p[p]};
+        const struct caloris_denoise denoise = {
+            .params = params, .canvas = canvas, .marks = marks, .length = 6, .prompt = 2};
+        const double score = caloris_denoise_score(&denoise);
+        if (answers[i].score > 0 ? !isnan(score) : score != answers[i].score)
+            fail_msg("%s: %g", answers[i].name, score);
+    }
+}
+
 static void never_ends_early_without_an_eos_id(void **state)
 {
     (void)state;
@@ -513,7 +549,7 @@ static void never_ends_early_without_an_eos_id(void **state)
     params.early_stop = true;
     int32_t canvas[2] = {MASK, MASK};
     struct caloris_denoise denoise;
-    struct caloris_reveal reveal[2] = {{0, EOS, 1}};
+    struct caloris_reveal reveal[2] = {{0, EOS, 1, 0}};
     start(&denoise, &params, canvas, 2);
     caloris_denoise_apply(&denoise, reveal, 1);
     assert_false(denoise.done);
@@ -592,11 +628,10 @@ static void refuses_by_field(void **state)
         params.confidence_eos_eot_inf = cases[i].confidence_eos;
         params.steps = cases[i].steps;
         int32_t canvas[4] = {MASK, MASK, MASK, MASK};
-        uint32_t revealed[4];
+        struct caloris_mark marks[4];
         struct caloris_denoise denoise;
         struct caloris_err err = {0};
-        assert_int_equal(caloris_denoise_start(&denoise, &params, canvas, revealed, 4, 0, &err),
-                         -1);
+        assert_int_equal(caloris_denoise_start(&denoise, &params, canvas, marks, 4, 0, &err), -1);
         assert_int_equal(err.code, CALORIS_BAD_REQUEST);
         if (strncmp(err.text, cases[i].field, strlen(cases[i].field)) != 0)
             fail_msg("expected %s, found %s", cases[i].field, err.text);
@@ -634,6 +669,7 @@ int main(void)
         cmocka_unit_test(counts_quotas),
         cmocka_unit_test(wants_masks_up_to_the_end_of_the_block),
         cmocka_unit_test(ends_early),
+        cmocka_unit_test(scores_an_answer),
         cmocka_unit_test(never_ends_early_without_an_eos_id),
         cmocka_unit_test(asks_by_rule),
         cmocka_unit_test(refuses_by_field),

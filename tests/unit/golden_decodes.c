@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/json.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,6 +130,7 @@ void golden_decodes_load(const char *model, struct golden_decodes *decodes)
             decode->holes |= decode->prompt[k] == mask;
         decode->trace = calls_of(record);
         decode->calls = json_array_size(decode->trace);
+        decode->score = NAN;
         assert_int_equal(decode->length, decode->n_prompt + decode->params.gen_length);
         if (!json_object_get(record, "upstream_extra_call"))
             assert_int_equal(decode->calls,

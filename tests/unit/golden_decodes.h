@@ -16,7 +16,8 @@ struct golden_decode {
     json_t *job;             /* the same as a job without its prompt; owned */
     int32_t *prompt, *final; /* [n_prompt]; [length]: the canvas at the end */
     size_t n_prompt, length;
-    bool holes; /* the prompt has some */
+    bool holes;   /* the prompt has some */
+    double score; /* of the answer; NAN where nobody said it */
     size_t calls;
     json_t *trace; /* per call {"start", "len", "writes": [[position, id], …]}; owned. Instead of
                     * start and len there may be the array "computed" of all positions */

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "proto/jobs.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -279,6 +280,10 @@ static const struct {
      "steps: 7 cannot be dealt evenly to 2 blocks (gen_length 64 / block_length 32); 6 could"},
     {IDS "\"gen_length\":64,\"block_length\":32,\"commit\":\"quota\",\"steps\":1}",
      "steps: 1 cannot be dealt evenly"},
+    {IDS "\"best\":2}", "best: 2 answers need a temperature above 0, or all are the same"},
+    {IDS "\"best\":0,\"temperature\":1}", "best: 0 is not a whole number from 1 to 64"},
+    {IDS "\"best\":65,\"temperature\":1}", "best: 65 is not a whole number from 1 to 64"},
+    {IDS "\"candidate\":65536}", "candidate: 65536 is not a whole number from 0 to 65535"},
 };
 
 static void refuses_by_name(void **state)
@@ -395,6 +400,24 @@ static void writes_results(void **state)
     result.n_canvas = 3;
     assert_int_equal(caloris_job_result_write(&result, &json, &err), 0);
     assert_string_equal(json.data, "{\"id\":\"j\",\"ids\":[7,8],\"canvas\":[1,7,8]," REST);
+
+    caloris_buf_clear(&json);
+    static const int32_t other[] = {9, 8};
+    const struct caloris_job_answer answers[] = {
+        {4, -0.5, ids, "a", 1, "stop", 2},
+        {3, (double)NAN, other, NULL, 0, "length", 2},
+    };
+    result.canvas = NULL;
+    result.answers = answers;
+    result.n_answers = 2;
+    assert_int_equal(caloris_job_result_write(&result, &json, &err), 0);
+    static const char ranked[] =
+        ",\"ranks\":2,\"candidates\":[{\"candidate\":4,\"score\":-0.5,\"ids\":[7,8],\"text\":\"a\","
+        "\"finish_reason\":\"stop\",\"completion_tokens\":2},"
+        "{\"candidate\":3,\"score\":null,\"ids\":[9,8],\"finish_reason\":\"length\","
+        "\"completion_tokens\":2}]}";
+    assert_non_null(strstr(json.data, ranked));
+    result.answers = NULL;
 
     caloris_buf_clear(&json);
     struct caloris_err failure;

@@ -115,8 +115,8 @@ static void counts_both_canvases_under_guidance(void **state)
 
 /* ---- the plan -------------------------------------------------------------------------------- */
 
-static void start(struct caloris_member *member, int32_t canvas[CANVAS], uint32_t revealed[CANVAS],
-                  size_t prompt, double cfg_scale)
+static void start(struct caloris_member *member, int32_t canvas[CANVAS],
+                  struct caloris_mark marks[CANVAS], size_t prompt, double cfg_scale)
 {
     struct caloris_job_params params;
     struct caloris_err err;
@@ -127,8 +127,7 @@ static void start(struct caloris_member *member, int32_t canvas[CANVAS], uint32_
     params.block_length = 2;
     params.cfg_scale = cfg_scale;
     assert_int_equal(
-        caloris_denoise_start(&member->denoise, &params, canvas, revealed, CANVAS, prompt, &err),
-        0);
+        caloris_denoise_start(&member->denoise, &params, canvas, marks, CANVAS, prompt, &err), 0);
     member->reveals = calloc(CANVAS, sizeof(*member->reveals));
     assert_non_null(member->reveals);
     member->n_reveals = 0;
@@ -141,11 +140,11 @@ static void packs_admissions_writes_and_wants(void **state)
     struct caloris_err err;
     int32_t plain_canvas[CANVAS] = {1, 2, 3, 4, MASK, MASK, MASK, MASK};
     int32_t guided_canvas[CANVAS] = {5, MASK, 6, MASK, MASK, MASK, MASK, MASK};
-    uint32_t revealed[2][CANVAS];
+    struct caloris_mark marks[2][CANVAS];
     struct caloris_member plain = {.slot = 4, .partner = CALORIS_NO_SLOT};
     struct caloris_member guided = {.slot = 0, .partner = 2};
-    start(&plain, plain_canvas, revealed[0], 4, 0);
-    start(&guided, guided_canvas, revealed[1], 3, 1);
+    start(&plain, plain_canvas, marks[0], 4, 0);
+    start(&guided, guided_canvas, marks[1], 3, 1);
     assert_int_equal(caloris_pack_init(&pack, 5, CANVAS, 3 * CANVAS, &err), 0);
 
     caloris_pack_begin(&pack);
@@ -221,9 +220,9 @@ static void packs_the_rows_of_a_window(void **state)
     struct caloris_pack pack;
     struct caloris_err err;
     int32_t canvas[CANVAS] = {5, MASK, 6, MASK, MASK, MASK, MASK, MASK};
-    uint32_t revealed[CANVAS];
+    struct caloris_mark marks[CANVAS];
     struct caloris_member member = {.slot = 1, .partner = 3, .kv_first = 40, .kv_partner = 8};
-    start(&member, canvas, revealed, 3, 1);
+    start(&member, canvas, marks, 3, 1);
     member.denoise.params.cache = CALORIS_CACHE_DUAL;
     assert_int_equal(caloris_pack_init(&pack, 5, CANVAS, 3 * CANVAS, &err), 0);
     const struct caloris_step_plan *plan = &pack.plan;

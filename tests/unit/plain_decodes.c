@@ -25,6 +25,8 @@ struct loop {
     bool open[CANVAS];  /* before the block, and masked when the block began */
     bool fresh[CANVAS]; /* revealed by the last step */
     bool computed[CANVAS];
+    double log_p; /* Σ over what was revealed: the answer has no end here */
+    size_t revealed;
     struct tiny_llada_kept *kept, *unconditional_kept;
     double *logits, *unconditional; /* [length, vocab] */
     uint32_t step;
@@ -92,8 +94,8 @@ static void compute(struct loop *loop)
 
 static struct sight look(const struct loop *loop, size_t i)
 {
-    const struct caloris_noise_key key = {(uint64_t)loop->p->seed, 0, CALORIS_NOISE_TOKEN,
-                                          loop->step};
+    const struct caloris_noise_key key = {(uint64_t)loop->p->seed, loop->p->candidate,
+                                          CALORIS_NOISE_TOKEN, loop->step};
     const double *x = loop->logits + i * loop->vocab;
     struct sight sight = {.choice = -1};
     double best = -INFINITY, next = -INFINITY, sum = 0, second = 0;
@@ -124,8 +126,8 @@ static struct sight look(const struct loop *loop, size_t i)
 /* Larger is surer. */
 static double sureness(const struct loop *loop, const struct sight *sight, size_t i)
 {
-    const struct caloris_noise_key key = {(uint64_t)loop->p->seed, 0, CALORIS_NOISE_ORDER,
-                                          loop->step};
+    const struct caloris_noise_key key = {(uint64_t)loop->p->seed, loop->p->candidate,
+                                          CALORIS_NOISE_ORDER, loop->step};
     if (loop->p->order == CALORIS_ORDER_RANDOM)
         return caloris_noise_uniform(&key, (uint32_t)i, 0);
     if (loop->p->order == CALORIS_ORDER_MARGIN)
@@ -181,6 +183,8 @@ static void reveal(struct loop *loop, size_t end, size_t quota)
         if (!goes[i])
             continue;
         loop->canvas[i] = sights[i].choice;
+        loop->log_p += log(sights[i].p);
+        loop->revealed++;
         json_array_append_new(writes, json_pack("[i, i]", (int)i, (int)sights[i].choice));
     }
     json_array_append_new(loop->trace,
@@ -222,9 +226,9 @@ static void run(struct loop *loop)
     }
 }
 
-/* The decode of canvas, in place; its trace. */
+/* The decode of canvas, in place; its trace and, where score is not NULL, its score. */
 static json_t *decode_with(const struct tiny_llada *model, const struct golden_decode *decode,
-                           int32_t *canvas, uint64_t disturb)
+                           int32_t *canvas, uint64_t disturb, double *score)
 {
     static struct loop loop;
     const size_t length = decode->length;
@@ -244,6 +248,8 @@ static json_t *decode_with(const struct tiny_llada *model, const struct golden_d
         loop.given[i] = canvas[i] != decode->params.mask_id;
     run(&loop);
     memcpy(canvas, loop.canvas, length * sizeof(*canvas));
+    if (score)
+        *score = loop.log_p / (double)loop.revealed;
     free(loop.kept);
     free(loop.unconditional_kept);
     free(loop.logits);
@@ -333,11 +339,11 @@ static const struct {
 };
 enum { REQUESTS = sizeof(requests) / sizeof(requests[0]) };
 
-static json_t *job_of(size_t index, int32_t mask_id)
+static json_t *job_of(const char *fields, int32_t mask_id)
 {
     char text[512], *at = text;
-    snprintf(text, sizeof(text), "{'preset':'exact',%s,'early_stop':false,'mask_id':%d}",
-             requests[index].job, mask_id);
+    snprintf(text, sizeof(text), "{'preset':'exact',%s,'early_stop':false,'mask_id':%d}", fields,
+             mask_id);
     for (; *at; at++)
         *at = *at == '\'' ? '"' : *at;
     json_t *job = json_loads(text, 0, NULL);
@@ -345,15 +351,15 @@ static json_t *job_of(size_t index, int32_t mask_id)
     return job;
 }
 
-static void make_prompt(struct golden_decode *decode, size_t index)
+static void make_prompt(struct golden_decode *decode, size_t index, size_t length, size_t holes)
 {
     const int32_t mask = decode->params.mask_id;
-    decode->n_prompt = requests[index].prompt;
-    decode->length = decode->n_prompt + decode->params.gen_length;
-    decode->prompt = calloc(decode->n_prompt, sizeof(*decode->prompt));
+    decode->n_prompt = length;
+    decode->length = length + decode->params.gen_length;
+    decode->prompt = calloc(length, sizeof(*decode->prompt));
     assert_non_null(decode->prompt);
-    for (size_t i = 0; i < decode->n_prompt; i++) {
-        const bool hole = requests[index].holes > 0 && i % requests[index].holes == 1;
+    for (size_t i = 0; i < length; i++) {
+        const bool hole = holes > 0 && i % holes == 1;
         decode->prompt[i] = hole ? mask : (int32_t)(37 * i + 11 * index * index + 3) % 300;
         decode->holes |= hole;
     }
@@ -366,7 +372,7 @@ static bool is_sturdy(const struct tiny_llada *model, const struct golden_decode
     bool same = true;
     for (uint64_t trial = 1; same && trial <= TRIALS; trial++) {
         int32_t *canvas = golden_canvas(decode);
-        json_t *trace = decode_with(model, decode, canvas, trial);
+        json_t *trace = decode_with(model, decode, canvas, trial, NULL);
         same = json_equal(trace, decode->trace);
         json_decref(trace);
         free(canvas);
@@ -374,23 +380,38 @@ static bool is_sturdy(const struct tiny_llada *model, const struct golden_decode
     return same;
 }
 
+/* The decode of a request, as its candidate; false when it is not sturdy. */
+static bool make_decode(const struct tiny_llada *model, const char *fields, uint32_t candidate,
+                        int32_t mask, size_t index, size_t prompt, size_t holes,
+                        struct golden_decode *decode)
+{
+    *decode = (struct golden_decode){.name = fields, .job = job_of(fields, mask)};
+    if (candidate > 0)
+        json_object_set_new(decode->job, "candidate", json_integer(candidate));
+    golden_params(decode->job, &decode->params);
+    make_prompt(decode, index, prompt, holes);
+    decode->final = golden_canvas(decode);
+    decode->trace = decode_with(model, decode, decode->final, 0, &decode->score);
+    decode->calls = json_array_size(decode->trace);
+    return is_sturdy(model, decode);
+}
+
+static int32_t mask_of(const struct golden_decodes *decodes)
+{
+    return (int32_t)json_integer_value(json_object_get(decodes->root, "mask_id"));
+}
+
 void plain_decodes_append(struct golden_decodes *decodes)
 {
     struct tiny_llada *model = tiny_llada_load(decodes->dir);
-    const int32_t mask = (int32_t)json_integer_value(json_object_get(decodes->root, "mask_id"));
     assert_non_null(model);
     decodes->decode =
         realloc(decodes->decode, (decodes->count + REQUESTS) * sizeof(*decodes->decode));
     assert_non_null(decodes->decode);
     for (size_t i = 0; i < REQUESTS; i++) {
         struct golden_decode *decode = &decodes->decode[decodes->count];
-        *decode = (struct golden_decode){.name = requests[i].job, .job = job_of(i, mask)};
-        golden_params(decode->job, &decode->params);
-        make_prompt(decode, i);
-        decode->final = golden_canvas(decode);
-        decode->trace = decode_with(model, decode, decode->final, 0);
-        decode->calls = json_array_size(decode->trace);
-        if (is_sturdy(model, decode))
+        if (make_decode(model, requests[i].job, 0, mask_of(decodes), i, requests[i].prompt,
+                        requests[i].holes, decode))
             decodes->count++;
         else
             golden_decode_free(decode);
@@ -398,11 +419,83 @@ void plain_decodes_append(struct golden_decodes *decodes)
     tiny_llada_free(model);
 }
 
-void plain_decodes_load(const char *model, struct golden_decodes *decodes)
+static void forget_all(struct golden_decodes *decodes)
 {
-    golden_decodes_load(model, decodes);
     for (size_t i = 0; i < decodes->count; i++)
         golden_decode_free(&decodes->decode[i]);
     decodes->count = 0;
+}
+
+void plain_decodes_load(const char *model, struct golden_decodes *decodes)
+{
+    golden_decodes_load(model, decodes);
+    forget_all(decodes);
     plain_decodes_append(decodes);
+}
+
+/* ---- several answers ------------------------------------------------------------------------- */
+
+/* The seed is the first of some that gives sturdy answers. */
+static const struct {
+    const char *job;
+    size_t best, prompt, holes;
+} best_requests[] = {
+    {"'temperature':0.7,'cache':'none','commit':'quota','steps':6,'gen_length':12", 3, 8, 0},
+    {"'temperature':0.9,'cache':'active','commit':'threshold','threshold':0.4,'gen_length':16,"
+     "'block_length':8",
+     4, 9, 0},
+    {"'temperature':0.8,'cache':'dual','commit':'quota','steps':6,'gen_length':12,"
+     "'block_length':4,'order':'random'",
+     2, 11, 4},
+    {"'temperature':0.8,'cache':'prefix','commit':'factor','factor':2,'gen_length':12,"
+     "'block_length':6,'refresh':2",
+     3, 7, 0},
+    {"'temperature':0.6,'cache':'active','commit':'quota','steps':4,'gen_length':8,"
+     "'block_length':4,'cfg_scale':0.5",
+     3, 6, 3},
+    {"'temperature':1,'cache':'dual','commit':'threshold','threshold':0,'gen_length':8", 5, 5, 0},
+};
+enum { BEST = sizeof(best_requests) / sizeof(best_requests[0]), SEEDS = 20 };
+_Static_assert((int)BEST <= (int)PLAIN_BEST_REQUESTS, "as many as fit");
+
+static bool make_answers(const struct tiny_llada *model, struct golden_decodes *decodes,
+                         size_t index, int seed)
+{
+    char fields[400];
+    const size_t before = decodes->count, best = best_requests[index].best;
+    snprintf(fields, sizeof(fields), "%s,'seed':%d", best_requests[index].job, seed);
+    bool sturdy = true;
+    for (size_t k = 0; sturdy && k < best; k++)
+        sturdy = make_decode(model, fields, (uint32_t)k, mask_of(decodes), index,
+                             best_requests[index].prompt, best_requests[index].holes,
+                             &decodes->decode[decodes->count++]);
+    for (size_t i = before; i < decodes->count; i++)
+        decodes->decode[i].name = best_requests[index].job;
+    while (!sturdy && decodes->count > before)
+        golden_decode_free(&decodes->decode[--decodes->count]);
+    return sturdy;
+}
+
+void plain_best_load(const char *name, struct plain_best *best)
+{
+    struct golden_decodes *decodes = &best->decodes;
+    golden_decodes_load(name, decodes);
+    forget_all(decodes);
+    struct tiny_llada *model = tiny_llada_load(decodes->dir);
+    assert_non_null(model);
+    size_t all = 0;
+    for (size_t i = 0; i < BEST; i++)
+        all += best_requests[i].best;
+    decodes->decode = realloc(decodes->decode, all * sizeof(*decodes->decode));
+    assert_non_null(decodes->decode);
+    best->requests = 0;
+    for (size_t i = 0; i < BEST; i++) {
+        int seed = 1;
+        while (seed <= SEEDS && !make_answers(model, decodes, i, seed))
+            seed++;
+        if (seed > SEEDS)
+            fail_msg("%s: no sturdy seed", best_requests[i].job);
+        best->best[best->requests++] = best_requests[i].best;
+    }
+    tiny_llada_free(model);
 }

@@ -13,4 +13,13 @@ void plain_decodes_append(struct golden_decodes *decodes);
 /* As golden_decodes_load, but with these runs alone. */
 void plain_decodes_load(const char *model, struct golden_decodes *decodes);
 
+/* Several answers to one request each: decodes [n] in a row that differ in their candidate alone.
+ * best[i] is n of request i, requests how many there are. */
+enum { PLAIN_BEST_REQUESTS = 8 };
+struct plain_best {
+    struct golden_decodes decodes;
+    size_t best[PLAIN_BEST_REQUESTS], requests;
+};
+void plain_best_load(const char *model, struct plain_best *best);
+
 #endif

@@ -35,7 +35,7 @@ static struct caloris_request *make_request(size_t prompt, uint32_t gen_length, 
     request->length = prompt + gen_length;
     request->prompt = prompt;
     request->owner = owner;
-    request->canvas = calloc(request->length + 1, sizeof(*request->canvas));
+    request->canvas = calloc(2 * request->length + 1, sizeof(*request->canvas)); /* best: 2 */
     assert_non_null(request->canvas);
     for (size_t i = prompt; i < request->length; i++)
         request->canvas[i] = MASK;
@@ -106,6 +106,49 @@ static void refuses_what_can_never_fit(void **state)
         }
         assert_int_equal(caloris_schedule_load(schedule), status == 0 ? 1 : 0);
         caloris_schedule_free(schedule); /* what waits goes with it */
+    }
+}
+
+static const struct {
+    size_t prompt;
+    uint32_t gen_length, best;
+    double cfg_scale;
+    enum caloris_cache cache;
+    const char *complaint; /* NULL: taken */
+} bests[] = {
+    {4, 4, 2, 0, NO, NULL},
+    {4, 4, 3, 0, NO, "best: 3 candidates x 1 = 3 canvases, but 2 are held here (max-requests)"},
+    {4, 4, 2, 1, NO,
+     "best: 2 candidates x guidance, 2 = 4 canvases, but 2 are held here (max-requests)"},
+    {7, 8, 2, 0, DUAL, NULL},
+    {8, 8, 2, 0, DUAL,
+     "best: 2 candidates x (8 prompt + 8 gen_length) = 32 tokens of K/V, but 30 are kept here "
+     "(kv-tokens)"},
+    {4, 4, 0, 0, NO, "best: 0 answers"},
+    {4, 4, 65, 0, NO, "best: 65 answers"},
+};
+
+static void refuses_answers_that_can_never_fit(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(bests) / sizeof(bests[0]); i++) {
+        struct caloris_schedule *schedule = make_schedule();
+        struct caloris_request *request = make_request(bests[i].prompt, bests[i].gen_length, NULL);
+        struct caloris_err err = {0};
+        request->params.best = bests[i].best;
+        request->params.cfg_scale = bests[i].cfg_scale;
+        request->params.cache = bests[i].cache;
+        request->params.temperature = 1;
+        request->params.seed = 1;
+        const int status = caloris_schedule_submit(schedule, request, &err);
+        if ((status == 0) != !bests[i].complaint)
+            fail_msg("case %zu: %s", i, status == 0 ? "taken" : err.text);
+        if (bests[i].complaint) {
+            assert_int_equal(err.code, CALORIS_BAD_REQUEST);
+            assert_string_equal(err.text, bests[i].complaint);
+            caloris_request_free(request);
+        }
+        caloris_schedule_free(schedule);
     }
 }
 
@@ -237,6 +280,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_what_can_never_fit),
+        cmocka_unit_test(refuses_answers_that_can_never_fit),
         cmocka_unit_test(gives_back_who_is_cancelled_while_waiting),
         cmocka_unit_test(finishes_what_has_no_mask_without_a_step),
         cmocka_unit_test(loses_nothing_between_two_threads),

@@ -143,6 +143,27 @@ static unsigned char *kept(const struct caloris_nn *nn, size_t layer)
     return nn->kv + layer * nn->limits.kv_tokens * stride * caloris_dtype_bytes(nn->kv_dtype);
 }
 
+struct copy_task {
+    const struct caloris_nn *nn;
+    size_t from, to, count;
+};
+
+static void copy_layer(void *arg, size_t layer, int thread)
+{
+    (void)thread;
+    const struct copy_task *task = arg;
+    const size_t stride = 2 * task->nn->split.kv_heads * task->nn->config->head_dim;
+    float *of_layer = kept(task->nn, layer);
+    memcpy(of_layer + task->to * stride, of_layer + task->from * stride,
+           task->count * stride * sizeof(float));
+}
+
+void caloris_nn_copy_kept(struct caloris_nn *nn, size_t from, size_t to, size_t count)
+{
+    struct copy_task task = {nn, from, to, count};
+    caloris_pool_run(nn->pool, nn->config->layers, copy_layer, &task);
+}
+
 struct keep_task {
     const struct caloris_nn *nn;
     const struct caloris_nn_rows *rows;

@@ -107,6 +107,9 @@ struct caloris_nn_rows {
 };
 enum { CALORIS_NN_NOT_KEPT = UINT32_MAX };
 
+/* K/V of count positions from `from` on, every layer's, also at `to`; the two are apart. */
+void caloris_nn_copy_kept(struct caloris_nn *nn, size_t from, size_t to, size_t count);
+
 /* x = residual stream behind the last layer. Collective. */
 int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
                        struct caloris_err *err);
