@@ -152,10 +152,10 @@ static void copy_layer(void *arg, size_t layer, int thread)
 {
     (void)thread;
     const struct copy_task *task = arg;
-    const size_t stride = 2 * task->nn->split.kv_heads * task->nn->config->head_dim;
-    float *of_layer = kept(task->nn, layer);
-    memcpy(of_layer + task->to * stride, of_layer + task->from * stride,
-           task->count * stride * sizeof(float));
+    const size_t stride = 2 * task->nn->split.kv_heads * task->nn->config->head_dim *
+                          caloris_dtype_bytes(task->nn->kv_dtype);
+    unsigned char *of_layer = kept(task->nn, layer);
+    memcpy(of_layer + task->to * stride, of_layer + task->from * stride, task->count * stride);
 }
 
 void caloris_nn_copy_kept(struct caloris_nn *nn, size_t from, size_t to, size_t count)
