@@ -45,8 +45,8 @@ struct caloris_engine_options {
     void (*failed)(const struct caloris_err *err);
 };
 
-/* How matrices may stand in memory, the exact one first: "fp32", "bf16", "int8"; NULL behind the
- * last. Embedding and norms are fp32 in all of them. */
+/* How matrices may stand in memory, the exact one first: "fp32", "bf16", "int8", "int4"; NULL
+ * behind the last. Embedding and norms are fp32 in all of them. */
 const char *caloris_engine_format(size_t i);
 
 /* What a caller may know of the model. */

@@ -1,7 +1,7 @@
 /* tests/bench/gemm: our matrix products against the roofline of this machine, on the matrices of
  * LLaDA-8B and LLaDA-1B. CSV on stdout.
  *
- * gemm [-t threads] [-f fp32|bf16|int8] [-i isa] [-m model/matrix] [rows | first-last …]
+ * gemm [-t threads] [-f fp32|bf16|int8|int4] [-i isa] [-m model/matrix] [rows | first-last …]
  *
  * A line's product, a bare loop of the fastest instruction for its format, a loop that only reads
  * memory and (fp32) a bare OpenBLAS sgemm with all threads take turns; the figures are medians.

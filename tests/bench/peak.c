@@ -80,9 +80,11 @@ static bool runs_here(const char *isa)
 /* Its line, or -1: this CPU has none of those that are known here. */
 static int fastest(enum caloris_format format)
 {
+    const enum caloris_format computed = /* int4 is opened to int8 */
+        format == CALORIS_FORMAT_INT4 ? CALORIS_FORMAT_INT8 : format;
     int best = -1;
     for (int i = 0; loops[i].loop; i++) {
-        if (loops[i].format == format && runs_here(loops[i].isa))
+        if (loops[i].format == computed && runs_here(loops[i].isa))
             best = i;
     }
     return best;

@@ -8,7 +8,7 @@ line='s/^([0-9]+ of [0-9]+) right \(([0-9.]+) %, 95 % interval ([0-9.-]+)\); [^;
 
 printf '| weights | right | %% | 95 %% interval | forward passes a job | tokens a pass |\n'
 printf '|---|---:|---:|---:|---:|---:|\n'
-for format in fp32 bf16 int8; do
+for format in fp32 bf16 int8 int4; do
     result=$("$here/pass_rate.py" "$@" -- --weights "$format" --threads 1 --log-level error 2>/dev/null |
         sed -nE "$line")
     if [ -z "$result" ]; then

@@ -70,11 +70,11 @@ static void operations_are_those_of_the_model(void **state)
 {
     (void)state;
     static const int rank_counts[] = {1, 2, 5, 9}; /* the model has six heads */
-    static const char *const formats[] = {"fp32", "bf16", "int8"};
-    for (int i = 0; i < 12; i++) {
+    static const char *const formats[] = {"fp32", "bf16", "int8", "int4"};
+    for (int i = 0; i < 16; i++) {
         struct measured measured;
-        const int ranks = rank_counts[i / 3];
-        measure(ranks, true, formats[i % 3], &measured);
+        const int ranks = rank_counts[i / 4];
+        measure(ranks, true, formats[i % 4], &measured);
         const struct caloris_model_facts *m = &measured.model;
         const double rows = ROWS, layers = (double)m->layers * PASSES, d = (double)m->hidden;
         const double each = 2 * rows * layers * d;

@@ -1,5 +1,5 @@
-/* bf16 and int8 weights: made the same at every rank count, and the logits of the whole engine as
- * far from fp32 as the formats explain: a float64 model that rounds what they round. */
+/* bf16, int8 and int4 weights: made the same at every rank count, and the logits of the whole
+ * engine as far from fp32 as the formats explain: a float64 model that rounds what they round. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -205,6 +205,12 @@ static double rms(const struct deviation *d)
     return sqrt(d->square / (double)d->n);
 }
 
+static const enum tiny_llada_format rounded_as[CALORIS_FORMATS] = {
+    [CALORIS_FORMAT_BF16] = TINY_LLADA_BF16,
+    [CALORIS_FORMAT_INT8] = TINY_LLADA_INT8,
+    [CALORIS_FORMAT_INT4] = TINY_LLADA_INT4,
+};
+
 struct input {
     int32_t *ids;
     size_t n, vocab;
@@ -253,8 +259,7 @@ static bool check_engine(const char *model, const char *dir, enum caloris_format
     struct tiny_llada *tiny = tiny_llada_load(dir);
     assert_non_null(tiny);
     struct tiny_llada_kept *kept = tiny_llada_keep(tiny, input->n);
-    tiny_llada_round(tiny, format == CALORIS_FORMAT_BF16 ? TINY_LLADA_BF16 : TINY_LLADA_INT8,
-                     (size_t)ranks);
+    tiny_llada_round(tiny, rounded_as[format], (size_t)ranks);
     assert_int_equal(tiny_llada_rows(tiny, kept, input->ids, computed, slow), 0);
     expect_ok(caloris_engine_run(&options, logits_body, &l, NULL, &err), &err);
     assert_int_equal(l.row, input->n);
@@ -297,10 +302,10 @@ static void formats_explain_what_logits_are_off(void **state)
         for (size_t i = 0; i < json_array_size(inputs); i++) {
             struct input input;
             read_input(dir, json_array_get(inputs, i), &input);
-            for (int r = 0; r < 2 * RANK_COUNTS; r++, all++)
-                equal += check_engine(models[m], dir,
-                                      r % 2 == 0 ? CALORIS_FORMAT_BF16 : CALORIS_FORMAT_INT8,
-                                      rank_counts[r / 2], &input);
+            for (int r = 0; r < 3 * RANK_COUNTS; r++, all++)
+                equal +=
+                    check_engine(models[m], dir, (enum caloris_format)(CALORIS_FORMAT_BF16 + r % 3),
+                                 rank_counts[r / 3], &input);
             free(input.ids);
             free(input.golden);
         }

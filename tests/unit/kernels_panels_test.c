@@ -1,4 +1,5 @@
-/* Products with bf16 and int8 matrices on every instruction set, against what the formats say. */
+/* Products with bf16, int8 and int4 matrices on every instruction set, against what the formats
+ * say. */
 #include "base/err.h"
 #include "tests/unit/kernels_support.h"
 #include "worker/kernels/kernels.h"
@@ -17,7 +18,7 @@
 
 #include <cmocka.h>
 
-enum { BF16 = CALORIS_FORMAT_BF16, INT8 = CALORIS_FORMAT_INT8 };
+enum { BF16 = CALORIS_FORMAT_BF16, INT8 = CALORIS_FORMAT_INT8, INT4 = CALORIS_FORMAT_INT4 };
 
 /* ---- what goes in ---------------------------------------------------------------------------- */
 
@@ -115,19 +116,51 @@ static void quantised_weights(const float *w, size_t n, float scale, int8_t *q)
     }
 }
 
-/* Exactly this, in every instruction set. */
-static float int8_product(const float *x, const float *w, size_t in, float w_scale)
+/* Weight k of output o of an int4 matrix, by the picture in docs/KERNELS.md. */
+static int int4_weight(const struct caloris_matrix *matrix, size_t o, size_t k)
 {
-    int8_t *qx = malloc(in + 1), *qw = malloc(in + 1);
+    const size_t blocks = (matrix->in + 63) / 64, line = k % 64 / 8, run = k % 64 / 16;
+    const unsigned char *block = (const unsigned char *)matrix->data +
+                                 o / 16 * (64 + blocks * 576) + 64 + k / 64 * 576 + o % 16 * 4;
+    const unsigned char what = block[run], two = block[64 + line * 64 + k % 4];
+    return ((k % 8 < 4 ? two & 15 : two >> 4) - what / 16) * (what % 16 + 1);
+}
+
+/* Those of output o. w: what the matrix was filled from. */
+static void weights_of(const struct caloris_matrix *matrix, size_t o, const float *w, int8_t *q)
+{
+    if (matrix->format == CALORIS_FORMAT_INT8)
+        quantised_weights(w, matrix->in, matrix->scale[o], q);
+    for (size_t k = 0; matrix->format == CALORIS_FORMAT_INT4 && k < matrix->in; k++) {
+        assert_in_range(int4_weight(matrix, o, k) + 127, 0, 254);
+        q[k] = (int8_t)int4_weight(matrix, o, k);
+    }
+}
+
+/* Products of all rows of x with all of w [out, in], exactly this in every instruction set:
+ * [rows, out]. Free with free. */
+static float *exact_products(const struct caloris_matrix *matrix, const float *w, const float *x,
+                             size_t x_stride, size_t rows)
+{
+    const size_t in = matrix->in, out = matrix->out;
+    int8_t *qx = malloc(rows * in + 1), *qw = malloc(in + 1);
+    float *y = filled(rows * out, 0), *x_scale = filled(rows, 0);
     assert_true(qx && qw);
-    float x_scale = quantised(x, in, qx);
-    quantised_weights(w, in, w_scale, qw);
-    int64_t sum = 0;
-    for (size_t i = 0; i < in; i++)
-        sum += qx[i] * qw[i];
+    for (size_t r = 0; r < rows; r++)
+        x_scale[r] = quantised(x + r * x_stride, in, qx + r * in);
+    for (size_t o = 0; o < out; o++) {
+        weights_of(matrix, o, w ? w + o * in : NULL, qw);
+        for (size_t r = 0; r < rows; r++) {
+            int64_t sum = 0;
+            for (size_t i = 0; i < in; i++)
+                sum += qx[r * in + i] * qw[i];
+            y[r * out + o] = (float)sum * x_scale[r] * matrix->scale[o];
+        }
+    }
     free(qx);
     free(qw);
-    return (float)sum * x_scale * w_scale;
+    free(x_scale);
+    return y;
 }
 
 /* The nearest number with 8 bits of mantissa, ties to the even one. */
@@ -166,7 +199,8 @@ static void same_float(const char *what, const char *isa, size_t at, float found
                  (double)wanted);
 }
 
-static void check_int8_product(const char *isa, size_t c, enum kind kind, float beta)
+static void check_exact_product(const char *isa, size_t c, enum kind kind, float beta,
+                                enum caloris_format format)
 {
     const size_t rows = products[c].rows, out = products[c].out, in = products[c].in;
     const size_t x_stride = in + 3, y_stride = out + 5;
@@ -175,59 +209,201 @@ static void check_int8_product(const char *isa, size_t c, enum kind kind, float 
     float *y = beta == 0 ? filled(rows * y_stride, NAN) : rolled(rows * y_stride, 1);
     float *before = filled(rows * y_stride, 0);
     memcpy(before, y, rows * y_stride * sizeof(float));
-    struct caloris_matrix matrix = made(CALORIS_FORMAT_INT8, out, in, w);
+    struct caloris_matrix matrix = made(format, out, in, w);
+    float *exact = exact_products(&matrix, w, x, x_stride, rows);
     multiply(&matrix, x, x_stride, rows, y, y_stride, beta);
     for (size_t i = 0; i < rows * y_stride; i++) {
         size_t r = i / y_stride, o = i % y_stride;
         float wanted = before[i];
         if (o < out) {
-            wanted = int8_product(x + r * x_stride, w + o * in, in, matrix.scale[o]);
+            wanted = exact[r * out + o];
             if (beta != 0)
                 wanted += before[i];
         }
-        same_float("int8 product", isa, i, y[i], wanted);
+        same_float(caloris_format_name(format), isa, i, y[i], wanted);
     }
     free(matrix.data);
     free(w);
     free(x);
     free(y);
+    free(exact);
     free(before);
 }
 
-static void check_int8(const char *isa)
+static void check_exact(const char *isa)
 {
-    for (size_t c = 0; c < PRODUCTS; c++) {
-        check_int8_product(isa, c, RANDOM, 0);
-        check_int8_product(isa, c, RANDOM, 1);
+    for (size_t i = 0; i < 2 * PRODUCTS; i++) {
+        const size_t c = i / 2;
+        const enum caloris_format format = i % 2 ? CALORIS_FORMAT_INT4 : CALORIS_FORMAT_INT8;
+        check_exact_product(isa, c, RANDOM, 0, format);
+        check_exact_product(isa, c, RANDOM, 1, format);
         for (int kind = EXTREME; kind < KINDS && products[c].rows * products[c].out < 4000; kind++)
-            check_int8_product(isa, c, (enum kind)kind, 0);
+            check_exact_product(isa, c, (enum kind)kind, 0, format);
     }
 }
 
-static void int8_products_are_exact(void **state)
+static void integer_products_are_exact(void **state)
 {
     (void)state;
-    on_every_isa(check_int8);
+    on_every_isa(check_exact);
+}
+
+/* Panels written by hand: every byte that a run may have, and every number in ±127 that it offers.
+ */
+static void check_every_run(const char *isa)
+{
+    enum { ROWS = 3, OUT = 48, IN = 4096, BLOCK = 576 };
+    struct caloris_matrix matrix;
+    float *x = filled(ROWS * IN, 0), *y = filled(ROWS * OUT, 0);
+    unsigned char *data = memory_of(caloris_matrix_bytes(CALORIS_FORMAT_INT4, OUT, IN));
+    caloris_matrix_place(&matrix, CALORIS_FORMAT_INT4, OUT, IN, data);
+    for (size_t o = 0; o < OUT; o++) {
+        unsigned char *panel = data + o / 16 * (64 + IN / 64 * BLOCK) + o % 16 * 4;
+        int32_t start = 0;
+        for (size_t k = 0; k < IN; k++) {
+            unsigned char *block = panel + 64 + k / 64 * BLOCK;
+            unsigned char *two = block + 64 + k % 64 / 8 * 64 + k % 4;
+            const int run = (int)((o * (IN / 16) + k / 16) * 37 % 256);
+            const int reach = 127 / (run % 16 + 1);
+            int u = (int)((k * 5 + k / 16 + o) % 16);
+            u = u - run / 16 > reach    ? run / 16 + reach
+                : u - run / 16 < -reach ? run / 16 - reach
+                                        : u;
+            block[k % 64 / 16] = (unsigned char)run;
+            *two = (unsigned char)(k % 8 < 4 ? (*two & 0xf0) | u : (*two & 15) | u << 4);
+            start -= 128 * (u - run / 16) * (run % 16 + 1);
+        }
+        memcpy(panel, &start, sizeof(start));
+        matrix.scale[o] = 1;
+    }
+    for (size_t i = 0; i < ROWS * IN; i++)
+        x[i] = (float)((int)(i * 7919 % 255) - 127);
+    float *exact = exact_products(&matrix, NULL, x, IN, ROWS);
+    multiply(&matrix, x, IN, ROWS, y, OUT, 0);
+    for (size_t i = 0; i < ROWS * OUT; i++)
+        same_float("every run", isa, i, y[i], exact[i]);
+    free(exact);
+    free(data);
+    free(x);
+    free(y);
+}
+
+static void every_run_opens(void **state)
+{
+    (void)state;
+    on_every_isa(check_every_run);
+}
+
+/* Squared errors of a run, in units of its scale: as it stands, and the least that any zero and
+ * step could have. */
+static void errors_of_run(const struct caloris_matrix *matrix, size_t o, size_t k, const float *w,
+                          double *found, double *least)
+{
+    const double scale = (double)matrix->scale[o];
+    *found = 0;
+    *least = INFINITY;
+    for (size_t i = k; i < k + 16 && i < matrix->in; i++) {
+        const double off = int4_weight(matrix, o, i) - (double)w[i] / scale;
+        *found += off * off;
+    }
+    for (int run = 0; run < 256; run++) {
+        const int step = run % 16 + 1, zero = run / 16, reach = 127 / step;
+        double sum = 0;
+        for (size_t i = k; i < k + 16 && i < matrix->in; i++) {
+            double at = rint((double)w[i] / scale / step);
+            at = fmin(fmax(at, zero < reach ? -zero : -reach),
+                      15 - zero < reach ? 15 - zero : reach);
+            const double off = at * step - (double)w[i] / scale;
+            sum += off * off;
+        }
+        *least = fmin(*least, sum);
+    }
+}
+
+static void runs_are_chosen_well(void **state)
+{
+    (void)state;
+    enum { OUT = 40, IN = 1000 };
+    float *w = filled(OUT * IN, 0);
+    for (size_t i = 0; i < OUT * IN; i++) { /* from even to heavy tails */
+        const float x = roll();
+        w[i] = i / IN < 10   ? x
+               : i / IN < 20 ? x * x * x
+               : i / IN < 30 ? (x + roll() + roll())
+                             : 1 + x;
+        w[i] *= i / IN % 10 == 7 && i % 97 == 0 ? 30 : 1;
+    }
+    struct caloris_matrix matrix = made(CALORIS_FORMAT_INT4, OUT, IN, w);
+    double found = 0, least = 0, here, possible;
+    for (size_t o = 0; o < OUT; o++) {
+        for (size_t k = 0; k < IN; k += 16) {
+            errors_of_run(&matrix, o, k, w + o * IN, &here, &possible);
+            if (here > 2 * possible + 1)
+                fail_msg("run %zu of output %zu: error %g, possible %g", k / 16, o, here, possible);
+            found += here;
+            least += possible;
+        }
+    }
+    printf("int4: squared error %.4f times the least\n", found / least);
+    assert_true(found < 1.03 * least);
+    free(matrix.data);
+    free(w);
+}
+
+/* Columns of a matrix that begin on a run are what they are in the whole matrix. */
+static void columns_are_those_of_the_whole(void **state)
+{
+    (void)state;
+    enum { OUT = 21, IN = 400 };
+    static const size_t cuts[] = {0, 16, 48, 144, 160, 336, IN};
+    float *w = rolled(OUT * IN, 1), *part = filled(OUT * IN, 0);
+    struct caloris_matrix whole = made(CALORIS_FORMAT_INT4, OUT, IN, w);
+    for (size_t c = 0; c + 1 < sizeof(cuts) / sizeof(cuts[0]); c++) {
+        const size_t in = cuts[c + 1] - cuts[c];
+        struct caloris_matrix slice;
+        caloris_matrix_place(&slice, CALORIS_FORMAT_INT4, OUT, in,
+                             memory_of(caloris_matrix_bytes(CALORIS_FORMAT_INT4, OUT, in)));
+        for (size_t o = 0; o < OUT; o++) {
+            slice.scale[o] = whole.scale[o];
+            memcpy(part + o * in, w + o * IN + cuts[c], in * sizeof(float));
+        }
+        caloris_matrix_fill(&slice, 0, OUT, part, CALORIS_DTYPE_F32);
+        for (size_t i = 0; i < OUT * in; i++)
+            assert_int_equal(int4_weight(&slice, i / in, i % in),
+                             int4_weight(&whole, i / in, cuts[c] + i % in));
+        free(slice.data);
+    }
+    free(whole.data);
+    free(w);
+    free(part);
 }
 
 /* The largest sum that there is, of either sign. */
-static void check_deepest(const char *isa)
+static void check_deepest_as(const char *isa, enum caloris_format format)
 {
     enum { ROWS = 3, OUT = 17, IN = CALORIS_INT8_DEPTH };
     float *w = filled((size_t)OUT * IN, 1), *x = filled((size_t)ROWS * IN, 127);
     float *y = filled(ROWS * OUT, 0);
     for (size_t i = 0; i < IN; i++)
         x[IN + i] = -127;
-    struct caloris_matrix matrix = made(CALORIS_FORMAT_INT8, OUT, IN, w);
+    struct caloris_matrix matrix = made(format, OUT, IN, w);
     for (size_t o = 0; o < OUT; o++)
         matrix.scale[o] = 1;
+    const int number = format == CALORIS_FORMAT_INT4 ? int4_weight(&matrix, 0, 0) : 127;
+    assert_true(number >= 126); /* 127 is no multiple */
     multiply(&matrix, x, IN, ROWS, y, OUT, 0);
     for (size_t i = 0; i < ROWS * OUT; i++)
-        same_float("deepest", isa, i, y[i], (i / OUT == 1 ? -127.0f : 127.0f) * 127 * IN);
+        same_float("deepest", isa, i, y[i], (i / OUT == 1 ? -127.0f : 127.0f) * (float)number * IN);
     free(matrix.data);
     free(w);
     free(x);
     free(y);
+}
+
+static void check_deepest(const char *isa)
+{
+    check_deepest_as(isa, CALORIS_FORMAT_INT8);
+    check_deepest_as(isa, CALORIS_FORMAT_INT4);
 }
 
 static void the_largest_sums_fit(void **state)
@@ -327,13 +503,13 @@ static void check_special(const char *isa)
     enum { OUT = 70, IN = 150 };
     static const size_t row_counts[] = {1, 5, 40};
     static const float special[] = {NAN, INFINITY, -INFINITY};
-    for (size_t c = 0; c < 18; c++) {
-        enum caloris_format format = c < 9 ? CALORIS_FORMAT_INT8 : CALORIS_FORMAT_BF16;
+    for (size_t c = 0; c < 27; c++) {
+        enum caloris_format format = (enum caloris_format)(BF16 + c / 9);
         size_t rows = row_counts[c / 3 % 3], hit = rows / 2;
         float *w = filled(OUT * IN, 1), *x = rolled(rows * IN, 1), *y = filled(rows * OUT, 0);
         struct caloris_matrix matrix = made(format, OUT, IN, w);
         x[hit * IN + 77] = special[c % 3];
-        float wanted = format == CALORIS_FORMAT_INT8 ? NAN : special[c % 3];
+        float wanted = format == CALORIS_FORMAT_BF16 ? special[c % 3] : NAN;
         multiply(&matrix, x, IN, rows, y, OUT, 0);
         for (size_t i = 0; i < rows * OUT; i++) {
             if (i / OUT == hit)
@@ -361,7 +537,7 @@ static void check_company(const char *isa)
     static const size_t counts[] = {2, 13, 14, 15, 33, 64, 257, ROWS};
     float *w = rolled(OUT * IN, 1), *x = rolled(ROWS * IN, 1);
     float *together = filled(ROWS * OUT, 0), *alone = filled(ROWS * OUT, 0);
-    for (int format = BF16; format <= INT8; format++) {
+    for (int format = BF16; format <= INT4; format++) {
         struct caloris_matrix matrix = made((enum caloris_format)format, OUT, IN, w);
         for (size_t r = 0; r < ROWS; r++)
             multiply(&matrix, x + r * IN, IN, 1, alone + r * OUT, OUT, 0);
@@ -438,7 +614,7 @@ static void files_of_any_dtype_fill(void **state)
         halves[i] = (uint16_t)(0x3c00 + i * 7919 % 500 + (i % 3 ? 0x8000 : 0));
     for (int dtype = CALORIS_DTYPE_BF16; dtype <= CALORIS_DTYPE_F16; dtype++) {
         caloris_convert_to_f32((enum caloris_dtype)dtype, halves, numbers, OUT * IN);
-        for (int format = BF16; format <= INT8; format++) {
+        for (int format = BF16; format <= INT4; format++) {
             struct caloris_matrix one = made((enum caloris_format)format, OUT, IN, numbers), two;
             size_t bytes = caloris_matrix_bytes(one.format, OUT, IN);
             caloris_matrix_place(&two, one.format, OUT, IN, memory_of(bytes));
@@ -482,6 +658,10 @@ static void sizes_and_names(void **state)
         {CALORIS_FORMAT_INT8, 1, 64, 17 * 64 + 64},
         {CALORIS_FORMAT_INT8, 16, 65, 33 * 64 + 64},
         {CALORIS_FORMAT_INT8, 4096, 4096, 4096 * 4096 + 256 * 128},
+        {CALORIS_FORMAT_INT4, 1, 0, 64 + 64},
+        {CALORIS_FORMAT_INT4, 17, 65, 2 * (64 + 2 * 576) + 2 * 64},
+        {CALORIS_FORMAT_INT4, 4096, 4096, 4096 * 4096 / 64 * 36 + 256 * 128},
+        {CALORIS_FORMAT_INT4, 1, (1 << 17) + 1, SIZE_MAX},
         {CALORIS_FORMAT_INT8, 1, (1 << 17) + 1, SIZE_MAX},
         {CALORIS_FORMAT_BF16, 16, SIZE_MAX, SIZE_MAX},
         {CALORIS_FORMAT_BF16, SIZE_MAX, 16, SIZE_MAX},
@@ -509,7 +689,10 @@ static void sizes_and_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(int8_products_are_exact),
+        cmocka_unit_test(integer_products_are_exact),
+        cmocka_unit_test(every_run_opens),
+        cmocka_unit_test(runs_are_chosen_well),
+        cmocka_unit_test(columns_are_those_of_the_whole),
         cmocka_unit_test(the_largest_sums_fit),
         cmocka_unit_test(bf16_products_are_right),
         cmocka_unit_test(bf16_sums_are_ordered),

@@ -192,6 +192,50 @@ static void round_int8(double *x, size_t n)
         x[i] = (double)nearbyintf((float)x[i] / scale) * (double)scale;
 }
 
+/* 16 numbers to multiples of a step from a window of 16 of them that holds zero: of the step that
+ * spans them, the one below and the two above, the best. */
+static void round_run(double *x, size_t n)
+{
+    double least = 0, most = 0, best = INFINITY, found[16];
+    for (size_t i = 0; i < n; i++) {
+        least = fmin(least, x[i]);
+        most = fmax(most, x[i]);
+    }
+    const int spans = (int)ceil((most - least) / 15);
+    for (int step = spans > 2 ? spans - 1 : 1; step <= spans + 2 && step <= 16; step++) {
+        const double zero = fmin(fmax(nearbyint(7.5 - (most + least) / 2 / step), 0), 15);
+        const double low = fmax(-zero, -(127 / step)), high = fmin(15 - zero, 127 / step);
+        double at[16], off = 0;
+        for (size_t i = 0; i < n; i++) {
+            at[i] = fmin(fmax(nearbyint(x[i] / step), low), high) * step;
+            off += (at[i] - x[i]) * (at[i] - x[i]);
+        }
+        if (off < best) {
+            best = off;
+            memcpy(found, at, sizeof(found));
+        }
+    }
+    memcpy(x, found, n * sizeof(*x));
+}
+
+/* As int8, but runs of 16 numbers have 16 values each. */
+static void round_int4(double *x, size_t n)
+{
+    float most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf((float)x[i]));
+    const float scale = most / 127;
+    for (size_t first = 0; first < n && most > 0; first += 16) {
+        const size_t count = n - first < 16 ? n - first : 16;
+        double units[16];
+        for (size_t i = 0; i < count; i++)
+            units[i] = (double)((float)x[first + i] / scale);
+        round_run(units, count);
+        for (size_t i = 0; i < count; i++)
+            x[first + i] = units[i] * (double)scale;
+    }
+}
+
 static void round_matrix(rounder round, const float *matrix, size_t out, size_t in)
 {
     float *w = (float *)(uintptr_t)matrix; /* of this model's tensors */
@@ -208,16 +252,19 @@ static void round_matrix(rounder round, const float *matrix, size_t out, size_t 
 
 void tiny_llada_round(struct tiny_llada *model, enum tiny_llada_format format, size_t ranks)
 {
-    const rounder round = format == TINY_LLADA_BF16 ? round_bf16 : round_int8;
+    const rounder round_input = format == TINY_LLADA_BF16 ? round_bf16 : round_int8;
+    const rounder round = format == TINY_LLADA_INT4 ? round_int4 : round_input;
+    const rounder round_o =
+        model->head_dim % 16 == 0 ? round : round_input; /* whole runs or none */
     const size_t d = model->d, kv = model->kv_heads * model->head_dim, f = model->ffn;
-    model->round = round;
+    model->round = round_input;
     model->ranks = ranks;
     for (size_t l = 0; l < model->layers; l++) {
         const struct layer *layer = &model->layer[l];
         round_matrix(round, layer->q, d, d);
         round_matrix(round, layer->k, kv, d);
         round_matrix(round, layer->v, kv, d);
-        round_matrix(round, layer->o, d, d);
+        round_matrix(round_o, layer->o, d, d);
         round_matrix(round, layer->gate, f, d);
         round_matrix(round, layer->up, f, d);
         round_matrix(round, layer->down, d, f);

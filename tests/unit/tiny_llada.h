@@ -17,7 +17,7 @@ void tiny_llada_free(struct tiny_llada *model);
  * rounds: the rows of matrices, and the inputs of products, at o and down in the parts that ranks
  * hold (whole heads; columns by 16); and to bf16 what attention multiplies: q, k, v and the weights
  * of the softmax. Once per model. */
-enum tiny_llada_format { TINY_LLADA_BF16, TINY_LLADA_INT8 };
+enum tiny_llada_format { TINY_LLADA_BF16, TINY_LLADA_INT8, TINY_LLADA_INT4 };
 void tiny_llada_round(struct tiny_llada *model, enum tiny_llada_format format, size_t ranks);
 
 size_t tiny_llada_vocab(const struct tiny_llada *model);

@@ -1,4 +1,4 @@
-/* Products with BF16 and INT8 matrices: rows are packed once, then panels of outputs are dealt. */
+/* Products with BF16, INT8 and INT4 matrices: rows are packed once, then panels are dealt. */
 #include "worker/kernels/panels.h"
 #include "worker/kernels/table.h"
 
@@ -6,8 +6,9 @@
 #include "worker/pool/pool.h"
 
 enum {
-    SUMS_BYTES = SUM_ROWS * TILE_PANELS * LINE_BYTES, /* of one thread */
-    TASKS_PER_THREAD = 4,                             /* slack for a thread that is slowed down */
+    SUMS_BYTES = SUM_ROWS * TILE_PANELS * LINE_BYTES,       /* of one thread */
+    OPENED_BYTES = TILE_PANELS * SLICE_GROUPS * LINE_BYTES, /* of one thread, for INT4 */
+    TASKS_PER_THREAD = 4,     /* slack for a thread that is slowed down */
     MIN_TASK_BYTES = 1 << 17, /* weights of a task: below some 10 us it is not worth handing out */
     MIN_TASK_MACS = 1 << 21,
     PACK_NUMBERS = 1 << 15, /* of a task that packs rows */
@@ -20,7 +21,7 @@ struct job {
     unsigned char *packed;
     float *row_scale;
     char *sums;
-    size_t row_bytes;
+    size_t row_bytes, thread_bytes;
     size_t blocks_per_task;      /* of packing */
     size_t row_tiles, out_tiles; /* of the product */
 };
@@ -40,6 +41,12 @@ static size_t scale_bytes(size_t rows)
     return caloris_size_round_up(rows * sizeof(float), 64);
 }
 
+/* Of one thread. */
+static size_t thread_bytes(enum caloris_format format)
+{
+    return SUMS_BYTES + (format == CALORIS_FORMAT_INT4 ? OPENED_BYTES : 0);
+}
+
 size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, size_t max_in,
                                   int threads)
 {
@@ -48,7 +55,7 @@ size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, s
         return 0;
     if (max_in > SIZE_MAX / 8 || max_rows > SIZE_MAX / 8 ||
         !caloris_size_mul(max_rows, caloris_row_bytes(format, max_in), &packed) ||
-        !caloris_size_mul((size_t)threads, SUMS_BYTES, &sums) ||
+        !caloris_size_mul((size_t)threads, thread_bytes(format), &sums) ||
         !caloris_size_add(packed, sums, &bytes) ||
         !caloris_size_add(bytes, scale_bytes(max_rows), &bytes))
         return SIZE_MAX;
@@ -91,7 +98,8 @@ static void run_tile(void *arg, size_t index, int thread)
     tile.y += row_first * tile.y_stride;
     tile.packed = job->packed + row_first * job->row_bytes;
     tile.row_scale = job->row_scale + row_first;
-    tile.sums = job->sums + (size_t)thread * SUMS_BYTES;
+    tile.sums = job->sums + (size_t)thread * job->thread_bytes;
+    tile.opened = (unsigned char *)tile.sums + SUMS_BYTES;
     job->kernels->gemm(&tile);
 }
 
@@ -121,6 +129,7 @@ void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_
     job.row_bytes = caloris_row_bytes(whole->matrix->format, whole->matrix->in);
     job.row_scale = (float *)(job.packed + whole->rows * job.row_bytes);
     job.sums = (char *)job.row_scale + scale_bytes(whole->rows);
+    job.thread_bytes = thread_bytes(whole->matrix->format);
     job.whole.all_rows = whole->rows;
     job.whole.all_blocks = ceil_div(whole->rows, kernels->block_rows);
     job.blocks_per_task = PACK_NUMBERS / (whole->matrix->in * kernels->block_rows + 1) + 1;

@@ -1,18 +1,29 @@
-/* Products with BF16 and INT8 matrices, as the formulas stand. */
+/* Products with BF16, INT8 and INT4 matrices, as the formulas stand. */
 #include "worker/kernels/pack.h"
 #include "worker/kernels/table.h"
 
-/* The 4 bytes of group g of output o, and the 4 bytes that its sum starts from. */
-static const unsigned char *group_of(const struct caloris_matrix *matrix, size_t o, size_t g)
-{
-    const unsigned char *panel = (const unsigned char *)matrix->data +
-                                 o / PANEL_OUTS * caloris_panel_bytes(matrix->format, matrix->in);
-    return panel + (g + 1) * LINE_BYTES + o % PANEL_OUTS * GROUP_BYTES;
-}
-
+/* The 4 bytes that the sum of output o starts from, and those of its group g. */
 static const unsigned char *start_of(const struct caloris_matrix *matrix, size_t o)
 {
-    return group_of(matrix, o, 0) - LINE_BYTES;
+    return (const unsigned char *)matrix->data +
+           o / PANEL_OUTS * caloris_panel_bytes(matrix->format, matrix->in) +
+           o % PANEL_OUTS * GROUP_BYTES;
+}
+
+static const unsigned char *group_of(const struct caloris_matrix *matrix, size_t o, size_t g)
+{
+    return start_of(matrix, o) + (g + 1) * LINE_BYTES;
+}
+
+/* Number i of that group as int8. */
+static int weight_at(const struct caloris_matrix *matrix, size_t o, size_t g, size_t i)
+{
+    if (matrix->format == CALORIS_FORMAT_INT8)
+        return (int8_t)group_of(matrix, o, g)[i];
+    const unsigned char *runs =
+        start_of(matrix, o) + LINE_BYTES + g / BLOCK_GROUPS * INT4_BLOCK_BYTES;
+    const unsigned char two = runs[(1 + g % BLOCK_GROUPS / 2) * LINE_BYTES + i];
+    return caloris_int4_number(runs[g % BLOCK_GROUPS / RUN_GROUPS], g % 2 ? two >> 4 : two & 15);
 }
 
 static float sum_int8(const struct caloris_matrix *matrix, size_t o, const unsigned char *row)
@@ -21,9 +32,8 @@ static float sum_int8(const struct caloris_matrix *matrix, size_t o, const unsig
     int32_t total;
     memcpy(&sum, start_of(matrix, o), sizeof(sum));
     for (size_t g = 0; g < caloris_panel_groups(matrix->format, matrix->in); g++) {
-        const unsigned char *w = group_of(matrix, o, g);
         for (size_t i = 0; i < GROUP_BYTES; i++)
-            sum += (uint32_t)(row[g * GROUP_BYTES + i] * (int8_t)w[i]);
+            sum += (uint32_t)(row[g * GROUP_BYTES + i] * weight_at(matrix, o, g, i));
     }
     memcpy(&total, &sum, sizeof(total));
     return (float)total;

@@ -37,22 +37,33 @@ void caloris_guide(float *x, const float *unconditional, float guidance, size_t 
  *   BF16: weights and activations rounded to bf16 (nearest even), products summed in fp32.
  *   INT8: weight = q * scale of its output channel, q in ±127; a row of activations likewise with
  *         one scale, its largest magnitude / 127 (below 2^-100: all zero; not finite: all NaN);
- *         int32 sums, the same in every instruction set. */
-enum caloris_format { CALORIS_FORMAT_FP32, CALORIS_FORMAT_BF16, CALORIS_FORMAT_INT8 };
-enum { CALORIS_FORMATS = CALORIS_FORMAT_INT8 + 1 };
+ *         int32 sums, the same in every instruction set.
+ *   INT4: as INT8, with q = (u - zero) * step: u in 0..15, zero and step of 16 numbers of a row. */
+enum caloris_format {
+    CALORIS_FORMAT_FP32,
+    CALORIS_FORMAT_BF16,
+    CALORIS_FORMAT_INT8,
+    CALORIS_FORMAT_INT4
+};
+enum { CALORIS_FORMATS = CALORIS_FORMAT_INT4 + 1 };
 enum {
-    CALORIS_INT8_DEPTH = 1 << 17
-}; /* most columns of an INT8 matrix: 127² of each fit an int32 */
+    CALORIS_INT8_DEPTH = 1 << 17, /* most columns of an INT8 or INT4 matrix: 127² of each fit an
+                                     int32 */
+    CALORIS_INT4_RUN = 16, /* a matrix of columns of another equals it where it begins on these */
+};
 
-/* "fp32", "bf16", "int8". */
+/* "fp32", "bf16", "int8", "int4". */
 const char *caloris_format_name(enum caloris_format format);
 int caloris_format_parse(const char *name, enum caloris_format *format, struct caloris_err *err);
+
+/* Whether its matrices have a scale for each output channel. */
+bool caloris_format_scaled(enum caloris_format format);
 
 struct caloris_matrix {
     enum caloris_format format;
     size_t out, in;
     void *data;   /* 64-byte aligned; FP32: [out, in] row-major; else panels (docs/KERNELS.md) */
-    float *scale; /* INT8: [out], the caller's to fill before the weights; else NULL */
+    float *scale; /* INT8, INT4: [out], the caller's to fill before the weights; else NULL */
 };
 
 /* Bytes of a matrix in memory, scales included, a multiple of 64. SIZE_MAX when it does not fit. */
@@ -68,12 +79,12 @@ void caloris_matrix_place(struct caloris_matrix *matrix, enum caloris_format for
 void caloris_matrix_absmax(const void *from, enum caloris_dtype dtype, size_t n_rows, size_t in,
                            float *absmax);
 
-/* The INT8 scale of an output channel: absmax / 127, and 1 for a channel of zeros. */
+/* The INT8 or INT4 scale of an output channel: absmax / 127, and 1 for a channel of zeros. */
 float caloris_matrix_scale(float absmax);
 
-/* Rows [out_first, out_first + n) of the matrix from n * in numbers of a file. INT8: by their
- * scales, which are set by then. Rows may come in any order, each once; different threads may fill
- * different rows. A matrix is whole when its last row is filled too. */
+/* Rows [out_first, out_first + n) of the matrix from n * in numbers of a file. INT8 and INT4: by
+ * their scales, which are set by then. Rows may come in any order, each once; different threads may
+ * fill different rows. A matrix is whole when its last row is filled too. */
 void caloris_matrix_fill(struct caloris_matrix *matrix, size_t out_first, size_t n,
                          const void *from, enum caloris_dtype dtype);
 
@@ -106,8 +117,8 @@ size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, s
                                   int threads);
 
 /* y [rows, y_stride] = x [rows, x_stride] * matrixᵀ (beta 0) or that added to y (beta 1). Columns
- * of y beyond out are left alone. scratch: 64-byte aligned, NULL for FP32. BF16 and INT8: what a
- * row becomes does not depend on the other rows or their number, bit for bit. */
+ * of y beyond out are left alone. scratch: 64-byte aligned, NULL for FP32. All but FP32: what a row
+ * becomes does not depend on the other rows or their number, bit for bit. */
 void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix, const float *x,
                   size_t x_stride, size_t rows, float *y, size_t y_stride, float beta,
                   void *scratch);

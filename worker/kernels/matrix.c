@@ -43,9 +43,9 @@ static size_t bytes_bf16(size_t out, size_t in)
     return bytes_of_panels(CALORIS_FORMAT_BF16, out, in);
 }
 
-static size_t bytes_int8(size_t out, size_t in)
+static size_t bytes_scaled(enum caloris_format format, size_t out, size_t in)
 {
-    size_t data = bytes_of_panels(CALORIS_FORMAT_INT8, out, in), scales, bytes;
+    size_t data = bytes_of_panels(format, out, in), scales, bytes;
     if (in > CALORIS_INT8_DEPTH ||
         !caloris_size_mul(panels(out), PANEL_OUTS * sizeof(float), &scales) ||
         !caloris_size_add(data, scales, &bytes))
@@ -53,8 +53,19 @@ static size_t bytes_int8(size_t out, size_t in)
     return bytes;
 }
 
-enum { CHUNK = 1024 }; /* numbers converted at a time: whole groups of any format */
+static size_t bytes_int8(size_t out, size_t in)
+{
+    return bytes_scaled(CALORIS_FORMAT_INT8, out, in);
+}
 
+static size_t bytes_int4(size_t out, size_t in)
+{
+    return bytes_scaled(CALORIS_FORMAT_INT4, out, in);
+}
+
+enum { CHUNK = 1024 }; /* numbers converted at a time: whole blocks of any format */
+
+/* n numbers, whole blocks, as they stand in the lines of one output. */
 static int32_t encode_bf16(const float *x, size_t n, float scale, void *to)
 {
     (void)scale;
@@ -63,63 +74,94 @@ static int32_t encode_bf16(const float *x, size_t n, float scale, void *to)
     return 0;
 }
 
-/* Returns the sum of the numbers stored. */
-static int32_t encode_int8(const float *x, size_t n, float scale, void *to)
+/* x in units of scale, in ±127. */
+static void in_units(const float *x, size_t n, float scale, float *to)
 {
-    int8_t *q = to;
-    int32_t sum = 0;
     /* Such a scale is that of a channel of (next to) nothing, or of one that holds what is not a
      * number: the scale itself then says so. */
     if (!(scale >= CALORIS_INT8_LEAST && scale <= FLT_MAX)) {
-        memset(q, 0, n);
-        return 0;
+        memset(to, 0, n * sizeof(*to));
+        return;
     }
     for (size_t i = 0; i < n; i++) {
-        float ratio = x[i] / scale;
-        ratio = ratio > 127 ? 127 : ratio < -127 ? -127 : ratio == ratio ? ratio : 0;
-        int32_t rounded = caloris_round_int(ratio);
+        const float ratio = x[i] / scale;
+        to[i] = ratio > 127 ? 127 : ratio < -127 ? -127 : ratio == ratio ? ratio : 0;
+    }
+}
+
+/* Returns the sum of the numbers stored. */
+static int32_t encode_int8(const float *x, size_t n, float scale, void *to)
+{
+    float units[CHUNK];
+    int8_t *q = to;
+    int32_t sum = 0;
+    in_units(x, n, scale, units);
+    for (size_t i = 0; i < n; i++) {
+        const int32_t rounded = caloris_round_int(units[i]);
         q[i] = (int8_t)rounded;
         sum += rounded;
     }
     return sum;
 }
 
-static const struct {
-    size_t number_bytes;
-    int32_t (*encode)(const float *x, size_t n, float scale, void *to);
-} encodings[] = {
-    [CALORIS_FORMAT_BF16] = {2, encode_bf16},
-    [CALORIS_FORMAT_INT8] = {1, encode_int8},
+/* Returns the sum of the numbers that the stored ones stand for. */
+static int32_t encode_int4(const float *x, size_t n, float scale, void *to)
+{
+    float units[CHUNK];
+    unsigned char *block = to;
+    int32_t sum = 0;
+    in_units(x, n, scale, units);
+    for (size_t at = 0; at < n; at += BLOCK_GROUPS * GROUP_BYTES) {
+        unsigned char u[BLOCK_GROUPS * GROUP_BYTES];
+        for (size_t i = 0; i < sizeof(u); i += RUN) {
+            const unsigned char run = caloris_int4_encode(units + at + i, u + i);
+            *block++ = run;
+            for (size_t j = 0; j < RUN; j++)
+                sum += caloris_int4_number(run, u[i + j]);
+        }
+        for (size_t i = 0; i < sizeof(u); i += 2 * GROUP_BYTES) {
+            for (size_t j = 0; j < GROUP_BYTES; j++)
+                *block++ = (unsigned char)(u[i + j] | u[i + GROUP_BYTES + j] << 4);
+        }
+    }
+    return sum;
+}
+
+static int32_t (*const encodings[])(const float *x, size_t n, float scale, void *to) = {
+    [CALORIS_FORMAT_BF16] = encode_bf16,
+    [CALORIS_FORMAT_INT8] = encode_int8,
+    [CALORIS_FORMAT_INT4] = encode_int4,
 };
 
-/* One output: its 4 bytes of every group, and what its sums start from. */
+/* One output: its 4 bytes of every line, and what its sums start from. */
 static void fill_output(struct caloris_matrix *matrix, size_t out, const unsigned char *from,
                         enum caloris_dtype dtype)
 {
-    const size_t in = matrix->in, number_bytes = encodings[matrix->format].number_bytes;
-    const size_t panel_bytes = caloris_panel_bytes(matrix->format, in);
+    const size_t in = matrix->in, block_lines = caloris_block_bytes(matrix->format) / LINE_BYTES;
+    const size_t block_numbers =
+        caloris_panel_groups(matrix->format, 1) * caloris_group_numbers(matrix->format);
     const float scale = matrix->scale ? matrix->scale[out] : 1;
-    unsigned char *panel = (unsigned char *)matrix->data + out / PANEL_OUTS * panel_bytes;
-    unsigned char *start = panel + out % PANEL_OUTS * GROUP_BYTES, *to = start + LINE_BYTES;
+    unsigned char *start = (unsigned char *)matrix->data +
+                           out / PANEL_OUTS * caloris_panel_bytes(matrix->format, in) +
+                           out % PANEL_OUTS * GROUP_BYTES;
+    unsigned char *to = start + LINE_BYTES;
     int32_t sum = 0;
     for (size_t at = 0; at < in; at += CHUNK) {
         float numbers[CHUNK];
         unsigned char packed[CHUNK * 2];
-        size_t n = in - at < CHUNK ? in - at : CHUNK;
-        size_t groups = (n * number_bytes + GROUP_BYTES - 1) / GROUP_BYTES;
+        const size_t n = in - at < CHUNK ? in - at : CHUNK;
+        const size_t whole = caloris_size_round_up(n, block_numbers);
         caloris_convert_to_f32(dtype, from + at * caloris_dtype_bytes(dtype), numbers, n);
-        memset(packed + groups * GROUP_BYTES - GROUP_BYTES, 0, GROUP_BYTES);
-        sum += encodings[matrix->format].encode(numbers, n, scale, packed);
-        for (size_t g = 0; g < groups; g++, to += LINE_BYTES)
-            memcpy(to, packed + g * GROUP_BYTES, GROUP_BYTES);
+        memset(numbers + n, 0, (whole - n) * sizeof(*numbers));
+        sum += encodings[matrix->format](numbers, whole, scale, packed);
+        for (size_t i = 0; i < whole / block_numbers * block_lines; i++, to += LINE_BYTES)
+            memcpy(to, packed + i * GROUP_BYTES, GROUP_BYTES);
     }
-    for (; to < panel + panel_bytes; to += LINE_BYTES)
-        memset(to, 0, GROUP_BYTES);
     sum *= -ROW_OFFSET;
     memcpy(start, &sum, sizeof(sum)); /* BF16: 0, which is 0.0 too */
 }
 
-/* The places behind the last output, once that one comes. */
+/* The places behind the last output, once that one comes: zeros stand for zeros. */
 static void fill_behind(struct caloris_matrix *matrix)
 {
     const size_t used = matrix->out % PANEL_OUTS * GROUP_BYTES;
@@ -151,6 +193,7 @@ static const struct {
     [CALORIS_FORMAT_FP32] = {"fp32", bytes_f32, fill_f32},
     [CALORIS_FORMAT_BF16] = {"bf16", bytes_bf16, fill_panels},
     [CALORIS_FORMAT_INT8] = {"int8", bytes_int8, fill_panels},
+    [CALORIS_FORMAT_INT4] = {"int4", bytes_int4, fill_panels},
 };
 
 const char *caloris_format_name(enum caloris_format format)
@@ -167,7 +210,12 @@ int caloris_format_parse(const char *name, enum caloris_format *format, struct c
         return 0;
     }
     return caloris_err_set(err, CALORIS_USAGE,
-                           "weights as \"%.40s\" are unknown: fp32, bf16 or int8", name);
+                           "weights as \"%.40s\" are unknown: fp32, bf16, int8 or int4", name);
+}
+
+bool caloris_format_scaled(enum caloris_format format)
+{
+    return format == CALORIS_FORMAT_INT8 || format == CALORIS_FORMAT_INT4;
 }
 
 size_t caloris_matrix_bytes(enum caloris_format format, size_t out, size_t in)
@@ -179,7 +227,7 @@ void caloris_matrix_place(struct caloris_matrix *matrix, enum caloris_format for
                           size_t in, void *memory)
 {
     *matrix = (struct caloris_matrix){.format = format, .out = out, .in = in, .data = memory};
-    if (format == CALORIS_FORMAT_INT8)
+    if (caloris_format_scaled(format))
         matrix->scale = (float *)((char *)memory + bytes_of_panels(format, out, in));
 }
 

@@ -16,13 +16,13 @@
 #ifndef CALORIS_KERNELS_PANELS_VECTOR_H
 #define CALORIS_KERNELS_PANELS_VECTOR_H
 
+#include "worker/kernels/open_int4.h"
 #include "worker/kernels/pack.h"
 #include "worker/kernels/table.h"
 
 #include "base/size.h"
 
 enum {
-    SLICE_GROUPS = 256,
     VEC_BYTES = sizeof(vec),
     SUM_STRIDE = TILE_PANELS * PANEL_OUTS, /* numbers from one row's sums to the next's */
 };
@@ -31,12 +31,14 @@ enum {
 struct block {
     const unsigned char *x; /* the block's rows at the slice's first group */
     const unsigned char *w; /* panel 0 there */
-    size_t panel_bytes;
+    size_t w_stride;        /* from one panel's to the next one's */
     size_t groups;
     const unsigned char *start;   /* of panel 0, in the first slice; else NULL: go on from sums */
+    size_t panel_bytes;           /* from one panel to the next, as they stand in memory */
     sum_number *sums;             /* [rows, SUM_STRIDE] */
     size_t panels_ahead;          /* 0, 1 or BLOCK_PANELS */
-    const unsigned char *w_ahead; /* weights of so many panels to be asked for, as many as w */
+    const unsigned char *w_ahead; /* weights of so many panels to be asked for, */
+    size_t w_ahead_step;          /* so many bytes for each group */
     const unsigned char *x_ahead; /* rows to be asked for, as many as x */
 };
 
@@ -69,11 +71,11 @@ INLINE void multiply(const struct block *b, size_t rows, size_t panels, size_t p
         opened right[BLOCK_PANELS * VECS];
 #pragma GCC unroll 4
         for (size_t v = 0; v < vecs; v++)
-            right[v] = open_weights(load_vec(w + v / VECS * b->panel_bytes + v % VECS * VEC_BYTES));
+            right[v] = open_weights(load_vec(w + v / VECS * b->w_stride + v % VECS * VEC_BYTES));
 #pragma GCC unroll 2
         for (size_t p = 0; p < panels_ahead; p++)
             __builtin_prefetch(next + p * b->panel_bytes, 0, 3);
-        next += LINE_BYTES;
+        next += b->w_ahead_step;
         __builtin_prefetch(next_x, 0, 3);
         next_x += rows * GROUP_BYTES;
 #pragma GCC unroll 16
@@ -187,18 +189,35 @@ static void ask_for_y(const struct slice *slice, size_t row, size_t rows)
     }
 }
 
+/* INT4: the slice's weights as INT8. */
+static void open_slice(const struct slice *slice, const unsigned char *w, size_t panel_bytes)
+{
+    unsigned char *to = slice->tile->opened;
+    for (size_t p = 0; p < slice->panels; p++) {
+        const unsigned char *block = w + p * panel_bytes;
+        for (size_t g = 0; g < slice->groups; g += BLOCK_GROUPS, block += INT4_BLOCK_BYTES) {
+            open_int4_block(block, to);
+            to += BLOCK_GROUPS * LINE_BYTES;
+        }
+    }
+}
+
 static void multiply_slice(const struct slice *slice)
 {
     const struct caloris_gemm_tile *tile = slice->tile;
+    const bool closed = tile->matrix->format == CALORIS_FORMAT_INT4;
+    const size_t block_bytes = caloris_block_bytes(tile->matrix->format);
     const size_t panel_bytes = caloris_panel_bytes(tile->matrix->format, tile->matrix->in);
     const size_t row_bytes = caloris_row_bytes(tile->matrix->format, tile->matrix->in);
     const unsigned char *start =
         (const unsigned char *)tile->matrix->data + slice->panel * panel_bytes;
-    const unsigned char *w = start + (slice->group + 1) * LINE_BYTES;
+    const unsigned char *w = start + LINE_BYTES + slice->group / BLOCK_GROUPS * block_bytes;
     /* Of memory: the next slice, or the first of the next panels. One block asks for all of it, of
      * several each for a panel, so that the others have something to do meanwhile. */
     const unsigned char *ahead = slice->last ? start + slice->panels * panel_bytes + LINE_BYTES
-                                             : w + slice->groups * LINE_BYTES;
+                                             : w + slice->groups / BLOCK_GROUPS * block_bytes;
+    if (closed)
+        open_slice(slice, w, panel_bytes);
     const unsigned char *x = tile->packed;
     for (size_t i = 0, row = 0, rows; i < tile->row_blocks; i++, row += rows) {
         size_t row_of_all;
@@ -206,13 +225,15 @@ static void multiply_slice(const struct slice *slice)
                           &rows);
         const struct block b = {
             .x = x + slice->group * rows * GROUP_BYTES,
-            .w = w,
-            .panel_bytes = panel_bytes,
+            .w = closed ? tile->opened : w,
+            .w_stride = closed ? slice->groups * LINE_BYTES : panel_bytes,
             .groups = slice->groups,
             .start = slice->group == 0 ? start : NULL,
+            .panel_bytes = panel_bytes,
             .sums = slice->sums + row * SUM_STRIDE,
             .panels_ahead = tile->row_blocks == 1 ? slice->panels : i < slice->panels,
             .w_ahead = i == 0 ? ahead : ahead + panel_bytes,
+            .w_ahead_step = block_bytes / BLOCK_GROUPS,
             .x_ahead = x + (slice->group + row_bytes / GROUP_BYTES) * rows * GROUP_BYTES,
         };
         if (slice->last)

@@ -64,12 +64,14 @@ static const struct {
     [CALORIS_FORMAT_FP32] = {f32_list, COUNT(f32_list)},
     [CALORIS_FORMAT_BF16] = {bf16_list, COUNT(bf16_list)},
     [CALORIS_FORMAT_INT8] = {int8_list, COUNT(int8_list)},
+    [CALORIS_FORMAT_INT4] = {int8_list, COUNT(int8_list)}, /* which open it as they go */
 };
 
 static struct {
     const struct caloris_row_kernels *rows;
     const struct caloris_matrix_kernels *matrix[CALORIS_FORMATS];
-} chosen = {&caloris_rows_ref, {&f32_kernels[0], &caloris_bf16_ref, &caloris_int8_ref}};
+} chosen = {&caloris_rows_ref,
+            {&f32_kernels[0], &caloris_bf16_ref, &caloris_int8_ref, &caloris_int8_ref}};
 
 const struct caloris_row_kernels *caloris_rows(void)
 {

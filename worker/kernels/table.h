@@ -32,7 +32,7 @@ enum caloris_isa {
 };
 
 /* A tile of y = x * matrixᵀ (+ y): rows of x, outputs [out_first, out_first + out_count), at y +
- * out_first. BF16 and INT8 read the rows as they were packed, and out_first is that of a panel. */
+ * out_first. All but FP32 read the rows as they were packed, and out_first is that of a panel. */
 struct caloris_gemm_tile {
     const struct caloris_matrix *matrix;
     const float *x;
@@ -45,6 +45,7 @@ struct caloris_gemm_tile {
     size_t all_rows;
     const float *row_scale; /* [rows] */
     void *sums;             /* [SUM_ROWS, TILE_PANELS * PANEL_OUTS] 4-byte numbers of this thread */
+    unsigned char *opened;  /* INT4: [TILE_PANELS, SLICE_GROUPS] lines of this thread */
 };
 
 /* One row at a time (attention: some query rows of one head). What a row becomes never depends on

@@ -20,6 +20,15 @@ static void take_matrix(struct caloris_arena *arena, struct caloris_matrix *matr
         caloris_matrix_place(matrix, format, out, in, at);
 }
 
+/* A rank's columns of the attention output begin with a head: on a run only if heads are whole
+ * runs. */
+static enum caloris_format format_of_o(const struct caloris_model_config *config,
+                                       enum caloris_format format)
+{
+    const bool fits = config->head_dim % CALORIS_INT4_RUN == 0;
+    return format == CALORIS_FORMAT_INT4 && !fits ? CALORIS_FORMAT_INT8 : format;
+}
+
 static void take_layer(struct caloris_arena *arena, const struct caloris_model_config *config,
                        const struct caloris_model_split *split, enum caloris_format format,
                        struct caloris_layer_weights *layer)
@@ -29,7 +38,7 @@ static void take_layer(struct caloris_arena *arena, const struct caloris_model_c
     size_t kv = split->kv_heads * config->head_dim;
     layer->attn_norm = caloris_arena_take(arena, d, sizeof(float));
     take_matrix(arena, &layer->qkv, format, q + 2 * kv, d);
-    take_matrix(arena, &layer->o, format, d, q);
+    take_matrix(arena, &layer->o, format_of_o(config, format), d, q);
     layer->ffn_norm = caloris_arena_take(arena, d, sizeof(float));
     take_matrix(arena, &layer->gate_up, format, 2 * split->ffn, d);
     take_matrix(arena, &layer->down, format, d, split->ffn);
@@ -73,10 +82,11 @@ size_t caloris_weights_bytes(const struct caloris_model_config *config,
 
 int caloris_weights_too_large(enum caloris_format format, struct caloris_err *err)
 {
-    return caloris_err_set(err, CALORIS_BAD_MODEL,
-                           "weights as %s: a matrix of this model is too large (int8: at most %d "
-                           "columns on a rank)",
-                           caloris_format_name(format), CALORIS_INT8_DEPTH);
+    return caloris_err_set(
+        err, CALORIS_BAD_MODEL,
+        "weights as %s: a matrix of this model is too large (int8, int4: at most "
+        "%d columns on a rank)",
+        caloris_format_name(format), CALORIS_INT8_DEPTH);
 }
 
 int caloris_weights_reserve(const struct caloris_model_config *config,

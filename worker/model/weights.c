@@ -88,7 +88,7 @@ static int read_piece(const struct caloris_piece *piece, void *staging, void *ar
 {
     struct caloris_loading *loading = arg;
     size_t most = CALORIS_STAGING_BYTES / (piece->cols * caloris_dtype_bytes(piece->dtype));
-    if (piece->sliced && loading->format == CALORIS_FORMAT_INT8)
+    if (piece->sliced && caloris_format_scaled(loading->format))
         return 0;
     for (size_t row = 0; row < piece->rows; row += most) {
         size_t n = piece->rows - row < most ? piece->rows - row : most;
@@ -130,7 +130,7 @@ int caloris_weights_load(const char *dir, const struct caloris_model_config *con
     bool left = false;
     *weights = (struct caloris_weights){0};
     int rc = load_alone(dir, config, split, &loading, pool, &pieces, weights, err);
-    if (format == CALORIS_FORMAT_INT8) {
+    if (caloris_format_scaled(format)) {
         rc = caloris_load_meet(peers, rc, &left, err);
         if (rc == 0 && !left)
             rc = caloris_load_sliced(&loading, &pieces, pool, peers, &left, err);
