@@ -49,6 +49,34 @@ int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_
                           int32_t *canvas, struct caloris_mark *marks, size_t length, size_t prompt,
                           struct caloris_err *err);
 
+/* Where a loop stands when it is about to enter a block with a step that computes every row.
+ * Caches and all that belongs to a block are made anew there, so that whoever goes on from here, on
+ * any number of ranks, does what the same loop would have done. */
+struct caloris_stand {
+    uint32_t block; /* the one to enter */
+    uint32_t step; /* steps done: keys the noise. 0: the loop is at its start, the rest is unused */
+    bool done;
+    uint32_t passes; /* forward passes and rows that it took: counted by the schedule */
+    uint64_t rows;
+    int32_t *canvas; /* [length] */
+    float *log_p;    /* [length] of the marks; NAN where there is none */
+};
+
+/* n of them at their start, zeroed, for canvases of length; NULL without memory. One free() for
+ * all. */
+struct caloris_stand *caloris_stand_new(size_t n, size_t length);
+
+/* Whether the loop stands so that it can be taken up from here. */
+bool caloris_denoise_can_stand(const struct caloris_denoise *denoise);
+void caloris_denoise_note(const struct caloris_denoise *denoise, struct caloris_stand *stand);
+
+/* A stand that came from outside, against a loop that was started and did no step: -1 and err
+ * when it cannot be one of its own. Ids are not held against a vocabulary. */
+int caloris_denoise_check_stand(const struct caloris_denoise *denoise,
+                                const struct caloris_stand *stand, struct caloris_err *err);
+/* Goes on from there. */
+void caloris_denoise_resume(struct caloris_denoise *denoise, const struct caloris_stand *stand);
+
 /* The positions that this step computes. All of them, in every step without a cache and in a
  * refresh; else the K/V of the others is that of the step which computed them last. */
 struct caloris_range {

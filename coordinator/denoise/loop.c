@@ -62,6 +62,14 @@ static void skip_finished_blocks(struct caloris_denoise *denoise)
     }
 }
 
+void caloris_denoise_enter(struct caloris_denoise *denoise)
+{
+    denoise->masks = count_masks(denoise, 0, denoise->length);
+    denoise->done = denoise->done || denoise->masks == 0;
+    enter_block(denoise);
+    skip_finished_blocks(denoise);
+}
+
 /* ---- the start ------------------------------------------------------------------------------- */
 
 static int check_ids(const struct caloris_job_params *params, struct caloris_err *err)
@@ -139,10 +147,7 @@ int caloris_denoise_start(struct caloris_denoise *denoise, const struct caloris_
         return caloris_err_set(err, CALORIS_INTERNAL, "seed: none was drawn");
     for (size_t i = 0; i < length; i++)
         marks[i] = (struct caloris_mark){.log_p = NAN};
-    denoise->masks = count_masks(denoise, 0, length);
-    denoise->done = denoise->masks == 0;
-    enter_block(denoise);
-    skip_finished_blocks(denoise);
+    caloris_denoise_enter(denoise);
     return 0;
 }
 

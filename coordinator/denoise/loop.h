@@ -11,6 +11,9 @@ size_t caloris_denoise_quota(const struct caloris_denoise *denoise);
 size_t caloris_denoise_block_first(const struct caloris_denoise *denoise);
 size_t caloris_denoise_block_end(const struct caloris_denoise *denoise);
 
+/* Begins the current block, or the next one that is not over; all of them over: done. */
+void caloris_denoise_enter(struct caloris_denoise *denoise);
+
 /* How many best candidates of each row the decision looks at. */
 uint32_t caloris_denoise_best(const struct caloris_denoise *denoise);
 

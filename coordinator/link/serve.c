@@ -312,6 +312,8 @@ static int take_event(struct serve *s, struct caloris_event *event, struct calor
     case CALORIS_EVENT_STEP:
     case CALORIS_EVENT_SNAPSHOT:
         return s->welcome ? group_send_progress(&s->socket, &s->model, job, event, err) : 0;
+    case CALORIS_EVENT_STAND:
+        return 0;
     case CALORIS_EVENT_FINISHED:
         if (job->dropped)
             drop(s, job);

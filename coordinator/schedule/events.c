@@ -54,6 +54,7 @@ void caloris_event_free(struct caloris_event *event)
         return;
     free(event->reveals);
     free(event->answers);
+    free(event->stand);
     free((struct caloris_event_node *)event);
 }
 

@@ -43,6 +43,29 @@ static void tell_snapshot(struct caloris_schedule *schedule, struct caloris_task
     caloris_events_push(&schedule->events, event);
 }
 
+/* Wherever one of its candidates has come to stand in this step. Without memory nobody is told:
+ * the one before it is good, too. */
+static void tell_stands(struct caloris_schedule *schedule, const struct caloris_task *task)
+{
+    for (size_t k = 0; k < task->n; k++) {
+        const struct caloris_member *member = &task->members[k];
+        const struct caloris_denoise *denoise = &member->denoise;
+        if (member->last_turn != schedule->turn || !caloris_denoise_can_stand(denoise))
+            continue;
+        struct caloris_event *event = caloris_event_new(0);
+        if (!event || !(event->stand = caloris_stand_new(1, denoise->length))) {
+            caloris_event_free(event);
+            continue;
+        }
+        describe(task, denoise, CALORIS_EVENT_STAND, event);
+        event->candidate = (uint32_t)k;
+        caloris_denoise_note(denoise, event->stand);
+        event->stand->rows = member->rows;
+        event->stand->passes = member->passes;
+        caloris_events_push(&schedule->events, event);
+    }
+}
+
 /* Who followed the first of several candidates sees which one won. */
 static void tell_winner(struct caloris_schedule *schedule, struct caloris_task *task)
 {
@@ -99,6 +122,8 @@ static void admit(struct caloris_schedule *schedule, struct caloris_task *task)
 {
     const size_t admitted = task->shares ? 1 : task->n;
     for (size_t i = 0; i < admitted; i++) {
+        if (task->members[i].denoise.done) /* before this group had it */
+            continue;
         caloris_pack_admit(&schedule->pack, &task->members[i]);
         task->members[i].admitted = true;
     }
@@ -224,6 +249,8 @@ static void settle(struct caloris_schedule *schedule, const struct caloris_step_
         if (task->follow && task->members[0].last_turn == schedule->turn && !task->snapshot_due)
             tell_step(schedule, task);
         leave_done(schedule, task);
+        if (task->request->stand && !is_done(task))
+            tell_stands(schedule, task);
         if (is_done(task)) {
             tell_winner(schedule, task);
             leave(schedule, i, CALORIS_EVENT_FINISHED);

@@ -175,13 +175,16 @@ static void admit(struct caloris_pack *pack, const struct caloris_member *member
     add_admission(pack, &admission, denoise);
     if (member->partner == CALORIS_NO_SLOT)
         return;
-    /* The unconditional canvas: the prompt masked. What its holes get is written to both. */
+    /* The unconditional canvas: the prompt masked, but for what its holes got, which stands in
+     * both. */
     admission.slot = member->partner;
     admission.kv_first = member->kv_partner;
     admission.from = lead ? lead->partner : 0;
     int32_t *ids = add_admission(pack, &admission, denoise);
-    for (size_t i = 0; i < denoise->prompt; i++)
-        ids[i] = denoise->params.mask_id;
+    for (size_t i = 0; i < denoise->prompt; i++) {
+        if (denoise->marks[i].step == 0)
+            ids[i] = denoise->params.mask_id;
+    }
 }
 
 void caloris_pack_admit(struct caloris_pack *pack, const struct caloris_member *member)
@@ -254,6 +257,7 @@ void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
     const uint32_t span = add_spans(pack, member->slot, ranges);
     const uint32_t partner = guided ? add_spans(pack, member->partner, ranges) : CALORIS_NO_PARTNER;
     member->rows += caloris_member_rows(member);
+    member->passes++;
     add_part(pack, member, span, partner);
     for (size_t i = 0; i < member->n_followers; i++)
         add_part(pack, &member->followers[i], span, partner);

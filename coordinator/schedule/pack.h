@@ -26,6 +26,7 @@ struct caloris_member {
     struct caloris_member *followers; /* [n_followers]: whom its next step serves as well */
     size_t n_followers;
     uint64_t rows;                  /* computed so far */
+    uint32_t passes;                /* forward passes so far; a shared one is its leader's */
     struct caloris_reveal *reveals; /* [canvas length]: decided by its last step, not sent yet */
     size_t n_reveals;
     uint64_t arrival;   /* how many came before it */

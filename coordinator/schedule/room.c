@@ -58,10 +58,13 @@ static bool take(struct caloris_schedule *schedule, struct caloris_member *membe
 
 bool caloris_room_take(struct caloris_schedule *schedule, struct caloris_task *task)
 {
-    if (free_slots(schedule) < task->n * (is_guided(&task->members[0]) ? 2 : 1))
+    size_t open = 0; /* not done by another group */
+    for (size_t i = 0; i < task->n; i++)
+        open += !task->members[i].denoise.done;
+    if (free_slots(schedule) < open * (is_guided(&task->members[0]) ? 2 : 1))
         return false;
     for (size_t i = 0; i < task->n; i++) {
-        if (take(schedule, &task->members[i]))
+        if (task->members[i].denoise.done || take(schedule, &task->members[i]))
             continue;
         while (i-- > 0)
             caloris_room_give(schedule, &task->members[i]);

@@ -12,6 +12,7 @@ void caloris_request_free(struct caloris_request *request)
     if (!request)
         return;
     free(request->canvas);
+    free(request->stands);
     free(request);
 }
 
@@ -66,11 +67,9 @@ void caloris_task_end(struct caloris_schedule *schedule, struct caloris_task *ta
     event->owner = task->request->owner;
     event->request = task->request;
     for (size_t i = 0; i < task->n; i++) {
-        event->step += task->members[i].denoise.step;
+        event->step += task->members[i].passes;
         event->rows += task->members[i].rows;
     }
-    if (task->shares && task->members[0].denoise.step > 0)
-        event->step -= (uint32_t)(task->n - 1);
     event->n_answers = kind == CALORIS_EVENT_FINISHED ? task->n : 0;
     event->masks_left = event->answers[0].masks_left;
     const uint64_t started = task->started_ns > 0 ? task->started_ns : now;
@@ -248,6 +247,38 @@ static struct caloris_task *new_task(struct caloris_request *request, struct cal
     return task;
 }
 
+/* Ids of a stand, which came from outside. */
+static int check_stand(const struct caloris_schedule *schedule, const struct caloris_member *member,
+                       const struct caloris_stand *stand, struct caloris_err *err)
+{
+    for (size_t i = 0; stand->step > 0 && i < member->denoise.length; i++) {
+        if (stand->canvas[i] < 0 || (size_t)stand->canvas[i] >= schedule->vocab)
+            return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                                   "progress: id %d at %zu is outside the vocabulary of %zu",
+                                   stand->canvas[i], i, schedule->vocab);
+    }
+    return caloris_denoise_check_stand(&member->denoise, stand, err);
+}
+
+/* All stands are good before the first is taken: what is refused stays as it was. */
+static int resume_members(const struct caloris_schedule *schedule, struct caloris_task *task,
+                          struct caloris_err *err)
+{
+    const struct caloris_stand *stands = task->request->stands;
+    for (size_t i = 0; i < task->n; i++) {
+        if (check_stand(schedule, &task->members[i], &stands[i], err) < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < task->n; i++) {
+        caloris_denoise_resume(&task->members[i].denoise, &stands[i]);
+        if (stands[i].step == 0)
+            continue;
+        task->members[i].rows = stands[i].rows;
+        task->members[i].passes = stands[i].passes;
+    }
+    return 0;
+}
+
 /* Its candidates: copies of one canvas, each with noise of its own. */
 static int start_members(const struct caloris_schedule *schedule, struct caloris_task *task,
                          struct caloris_err *err)
@@ -266,6 +297,8 @@ static int start_members(const struct caloris_schedule *schedule, struct caloris
             return -1;
         member->denoise.candidate = request->params.candidate + (uint32_t)i;
     }
+    if (request->stands)
+        return resume_members(schedule, task, err);
     task->shares = task->n > 1 &&
                    caloris_member_wants(&task->members[0].denoise, task->n) <= schedule->max_rows;
     return 0;

@@ -30,7 +30,10 @@ struct caloris_request {
     size_t length, prompt;
     bool follow; /* a snapshot when it starts, then an event for every step, of its first candidate
                   * where it has several; then a snapshot of the best one */
-    void *owner; /* the caller's, untouched */
+    bool stand;  /* an event wherever a candidate stands so that another group could go on */
+    struct caloris_stand *stands; /* NULL, or [params.best] where its candidates stand already, for
+                                   * canvases of length; free()d with the request */
+    void *owner;                  /* the caller's, untouched */
 };
 
 /* ---- rows of a step -------------------------------------------------------------------------- */
@@ -69,7 +72,8 @@ void caloris_schedule_free(struct caloris_schedule *schedule);
 void caloris_schedule_aim(struct caloris_schedule *schedule, size_t rows);
 
 /* Coordinator thread. 0: taken, an event follows. -1 and err: still the caller's; BAD_REQUEST
- * naming the field: it can never fit here; AGAIN: the schedule is closing. */
+ * naming the field: it can never fit here ("progress": its stands are not its own); AGAIN: the
+ * schedule is closing. */
 int caloris_schedule_submit(struct caloris_schedule *schedule, struct caloris_request *request,
                             struct caloris_err *err);
 /* Cancel or follow whichever request has this owner; unknown ones are ignored. A cancelled one
@@ -82,8 +86,9 @@ void caloris_schedule_follow(struct caloris_schedule *schedule, const void *owne
 void caloris_schedule_close(struct caloris_schedule *schedule, bool abandon);
 
 enum caloris_event_kind {
-    CALORIS_EVENT_STEP,      /* of a followed request: what was revealed */
-    CALORIS_EVENT_SNAPSHOT,  /* following began: the whole canvas */
+    CALORIS_EVENT_STEP,     /* of a followed request: what was revealed */
+    CALORIS_EVENT_SNAPSHOT, /* following began: the whole canvas */
+    CALORIS_EVENT_STAND, /* of a request that asked for it: another group could go on from here */
     CALORIS_EVENT_FINISHED,  /* request is the receiver's again, canvas complete */
     CALORIS_EVENT_CANCELLED, /* likewise, unfinished */
     CALORIS_EVENT_ENDED,     /* the loop has returned; nothing follows; error set if it failed */
@@ -108,6 +113,8 @@ struct caloris_event {
     uint32_t masks_left;            /* at FINISHED: 0 but for quota "block" with holes */
     struct caloris_answer *answers; /* FINISHED: [params.best] best first */
     size_t n_answers;
+    uint32_t candidate;          /* STAND: of the request, counted from 0 */
+    struct caloris_stand *stand; /* STAND: where it stands; of canvases of the request's length */
     struct caloris_reveal
         *reveals; /* STEP: [n]; SNAPSHOT: every position, id = mask where masked */
     size_t n_reveals;
