@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,11 +35,8 @@ int caloris_file_read_at(int fd, const char *path, void *to, size_t n, uint64_t 
     return 0;
 }
 
-int caloris_file_read(const char *path, struct caloris_buf *buf, struct caloris_err *err)
+static int read_all(int fd, const char *path, struct caloris_buf *buf, struct caloris_err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return caloris_err_sys(err, "%s", path);
     int rc = -1;
     char *chunk = malloc(CHUNK_BYTES);
     if (!chunk) {
@@ -65,6 +63,47 @@ int caloris_file_read(const char *path, struct caloris_buf *buf, struct caloris_
     rc = 0;
 out:
     free(chunk);
+    return rc;
+}
+
+int caloris_file_read(const char *path, struct caloris_buf *buf, struct caloris_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return caloris_err_sys(err, "%s", path);
+    int rc = read_all(fd, path, buf, err);
+    close(fd);
+    return rc;
+}
+
+static int check_guarded(int fd, const char *path, mode_t forbidden, struct caloris_err *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return caloris_err_sys(err, "%s", path);
+    if (!S_ISREG(st.st_mode))
+        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s is not a regular file", path);
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s belongs to user %ju, not to us (%ju)",
+                               path, (uintmax_t)st.st_uid, (uintmax_t)geteuid());
+    if ((st.st_mode & forbidden) == 0)
+        return 0;
+    bool secret = forbidden & 044;
+    return caloris_err_set(
+        err, CALORIS_BAD_CONFIG, "%s has mode %04o: others may %s it; chmod %s %s", path,
+        (unsigned)(st.st_mode & 07777), secret ? "use" : "change", secret ? "600" : "go-w", path);
+}
+
+int caloris_file_read_guarded(const char *path, mode_t forbidden, struct caloris_buf *buf,
+                              struct caloris_err *err)
+{
+    /* What is checked is what is read. A pipe nobody writes to would be waited for. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return caloris_err_sys(err, "%s", path);
+    int rc = check_guarded(fd, path, forbidden, err);
+    if (rc == 0)
+        rc = read_all(fd, path, buf, err);
     close(fd);
     return rc;
 }

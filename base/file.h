@@ -17,6 +17,11 @@ int caloris_file_read_at(int fd, const char *path, void *to, size_t n, uint64_t 
 /* The whole file into buf; longer than buf->max is an error. */
 int caloris_file_read(const char *path, struct caloris_buf *buf, struct caloris_err *err);
 
+/* The same, of a file of ours (or of root) that has none of the permission bits in forbidden: 077
+ * for secrets, 022 for what others may not change. Else BAD_CONFIG, and the chmod that helps. */
+int caloris_file_read_guarded(const char *path, mode_t forbidden, struct caloris_buf *buf,
+                              struct caloris_err *err);
+
 /* Writes path by way of a temporary file and rename, with this mode: readers see the old or the new
  * one. */
 int caloris_file_write(const char *path, const void *bytes, size_t n, mode_t mode,

@@ -37,22 +37,10 @@ struct caloris_client *caloris_client_open(const struct caloris_client_options *
         caloris_err_sys(err, "a client");
         return NULL;
     }
-    struct caloris_err why = {0};
     client->options = *options;
-    int n = snprintf(client->endpoint, sizeof(client->endpoint), "%s", options->endpoint);
-    if (n < 0 || (size_t)n >= sizeof(client->endpoint)) {
-        caloris_err_set(err, CALORIS_USAGE, "an endpoint of more than %zu bytes",
-                        sizeof(client->endpoint) - 1);
-        goto fail;
-    }
-    client->options.endpoint = client->endpoint;
-    if (caloris_wire_check_endpoint(client->endpoint, &why) < 0) {
-        /* A directory that cannot be looked at is no mistake of the caller's: nobody serves
-         * there. */
-        caloris_err_set(err, why.code == CALORIS_IO ? CALORIS_UNREACHABLE : why.code, "%s",
-                        why.text);
-        goto fail;
-    }
+    client->address = *options->address;
+    client->options.address = &client->address;
+    client->endpoint = client->address.endpoint;
     client->watches = calloc(CALORIS_CLIENT_MAX_WATCHES, sizeof(*client->watches));
     client->context = zmq_ctx_new();
     if (!client->watches || !client->context) {
@@ -81,6 +69,7 @@ void caloris_client_close(struct caloris_client *client)
         free(event);
     }
     free(client->watches);
+    explicit_bzero(&client->address.keys, sizeof(client->address.keys));
     free(client);
 }
 
@@ -150,7 +139,7 @@ static int say_watch(struct caloris_client *client, const struct watch *watch, u
 /* Dials again and watches again what was watched, by deadline_ns. */
 static int reconnect(struct caloris_client *client, uint64_t deadline_ns, struct caloris_err *err)
 {
-    char text[CALORIS_CLIENT_MAX_ENDPOINT + 64];
+    char text[CALORIS_ENDPOINT_MAX + 64];
     caloris_connection_hang_up(client);
     snprintf(text, sizeof(text), "the gateway at %s went away, dialling again", client->endpoint);
     notice(client, text);
@@ -343,6 +332,12 @@ static int wait_for_event(struct caloris_client *client, uint64_t deadline_ns,
             return -1;
         if (n > 0 && (*event)->body_case == CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_EVENT)
             return 1;
+        if (n > 0 && (*event)->body_case == CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_FAILURE) {
+            /* It does not know us any more: dialling again tells why. */
+            caloris_answer_free(*event);
+            return caloris_err_set(err, CALORIS_PEER_LOST, "%s: the gateway forgot us",
+                                   client->endpoint);
+        }
         if (n > 0) {
             caloris_answer_free(*event); /* a pong */
             continue;

@@ -14,19 +14,18 @@
 #include <stdint.h>
 
 #include "proto/caloris.pb-c.h"
+#include "proto/cluster.h"
 
 struct caloris_err;
 struct caloris_client;
 
 enum {
     CALORIS_CLIENT_MAX_WATCHES = 4096, /* jobs watched at a time */
-    CALORIS_CLIENT_MAX_ENDPOINT = 256, /* bytes */
-    CALORIS_CLIENT_MAX_NAME = 64,      /* bytes of a cluster's name */
 };
 
 struct caloris_client_options {
-    const char *endpoint;
-    uint64_t timeout_ms; /* for an answer, and for the first connection */
+    const struct caloris_address *address; /* copied */
+    uint64_t timeout_ms;                   /* for an answer, and for the first connection */
     uint64_t
         patience_ms; /* while waiting for events: how long a gateway that went away is dialled */
     const volatile sig_atomic_t
@@ -35,8 +34,8 @@ struct caloris_client_options {
     void *notice_arg;
 };
 
-/* Dials and says hello. NULL and err: UNREACHABLE names the endpoint, REFUSED the versions.
- * Strings are copied. */
+/* Dials and says hello. NULL and err: UNREACHABLE names the endpoint, REFUSED the versions or the
+ * key. */
 struct caloris_client *caloris_client_open(const struct caloris_client_options *options,
                                            struct caloris_err *err);
 void caloris_client_close(struct caloris_client *client);
@@ -73,11 +72,5 @@ int caloris_client_unwatch(struct caloris_client *client, uint64_t job, struct c
  * watched job tells its state anew. */
 int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris_answer **event,
                         struct caloris_err *err);
-
-/* ---- clusters by name: ~/.caloris/NAME ------------------------------------------------------- */
-
-/* The endpoint in the file of that cluster. NULL: "default". UNREACHABLE when there is none. */
-int caloris_cluster_find(const char *name, char endpoint[CALORIS_CLIENT_MAX_ENDPOINT],
-                         struct caloris_err *err);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/time.h"
+#include "proto/curve.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -32,38 +33,45 @@ static int open_socket(struct caloris_client *client, struct caloris_err *err)
     const int linger_ms = 0, retry_ms = 50, retry_max_ms = 1000, queue = 10000;
     const int64_t largest = CALORIS_WIRE_MAX_FRAME;
     char name[64];
-    snprintf(name, sizeof(name), "inproc://monitor-%u", client->dials++);
+    snprintf(name, sizeof(name), "monitor-%u", client->dials++);
 
+    client->strangers = 0;
     client->socket = zmq_socket(client->context, ZMQ_DEALER);
-    client->monitor = zmq_socket(client->context, ZMQ_PAIR);
-    if (!client->socket || !client->monitor)
+    if (!client->socket)
         return err_zmq(err, client->endpoint, "socket");
     zmq_setsockopt(client->socket, ZMQ_LINGER, &linger_ms, sizeof(linger_ms));
-    zmq_setsockopt(client->monitor, ZMQ_LINGER, &linger_ms, sizeof(linger_ms));
     zmq_setsockopt(client->socket, ZMQ_RECONNECT_IVL, &retry_ms, sizeof(retry_ms));
     zmq_setsockopt(client->socket, ZMQ_RECONNECT_IVL_MAX, &retry_max_ms, sizeof(retry_max_ms));
     zmq_setsockopt(client->socket, ZMQ_RCVHWM, &queue, sizeof(queue));
     zmq_setsockopt(client->socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest));
-    if (zmq_socket_monitor(client->socket, name, ZMQ_EVENT_DISCONNECTED) < 0 ||
-        zmq_connect(client->monitor, name) < 0 || zmq_connect(client->socket, client->endpoint) < 0)
-        return err_zmq(err, client->endpoint, "cannot dial");
-    return 0;
+    client->monitor = caloris_curve_watch(client->context, client->socket, name, err);
+    if (!client->monitor)
+        return -1;
+    return caloris_curve_dial(client->socket, &client->address, err);
 }
 
-/* True when the monitor says that the connection broke. A new one would reach a gateway that
- * does not know us. */
-static bool broke(struct caloris_client *client)
+/* What the monitor says: a connection that broke would be followed by one to a gateway that does
+ * not know us. A handshake may also fail because the gateway ends in the middle of it; one that
+ * fails again and again does so because of its keys. */
+static int check_connection(struct caloris_client *client, struct caloris_err *err)
 {
-    bool lost = false;
-    for (;;) {
-        zmq_msg_t part;
-        zmq_msg_init(&part);
-        int n = zmq_msg_recv(&part, client->monitor, ZMQ_DONTWAIT);
-        zmq_msg_close(&part);
-        if (n < 0)
-            return lost;
-        lost = true;
+    enum { ENOUGH = 3 };
+    enum caloris_connection_event event;
+    bool keyed = client->address.server_key[0], lost = false;
+    while ((event = caloris_curve_next_event(client->monitor)) != CALORIS_CONNECTION_NOTHING) {
+        if (event == CALORIS_CONNECTION_REFUSED)
+            return caloris_err_set(err, CALORIS_REFUSED, "%s: the server refused your key",
+                                   client->endpoint);
+        if (keyed && event == CALORIS_CONNECTION_STRANGER && ++client->strangers >= ENOUGH)
+            return caloris_err_set(err, CALORIS_REFUSED,
+                                   "%s: who listens there does not have the gateway's key %s",
+                                   client->endpoint, client->address.server_key);
+        lost |= client->strangers == 0;
     }
+    if (lost)
+        return caloris_err_set(err, CALORIS_PEER_LOST, "%s: the gateway went away",
+                               client->endpoint);
+    return 0;
 }
 
 static int check_stop(const struct caloris_client *client, struct caloris_err *err)
@@ -91,9 +99,8 @@ int caloris_connection_receive(struct caloris_client *client, uint64_t deadline_
         }
         if (check_stop(client, err) < 0)
             return -1;
-        if (broke(client))
-            return caloris_err_set(err, CALORIS_PEER_LOST, "%s: the gateway went away",
-                                   client->endpoint);
+        if (check_connection(client, err) < 0)
+            return -1;
         uint64_t now = caloris_time_ns();
         if (now >= deadline_ns)
             return 0;
@@ -203,6 +210,7 @@ int caloris_connection_dial(struct caloris_client *client, uint64_t deadline_ns,
                         CALORIS_PROTOCOL_VERSION);
         goto fail;
     }
+    client->strangers = 0;
     client->boot_epoch = answer->welcome->boot_epoch;
     snprintf(client->agent, sizeof(client->agent), "%s",
              answer->welcome->agent ? answer->welcome->agent : "");

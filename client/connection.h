@@ -16,11 +16,13 @@ struct event {
 
 struct caloris_client {
     struct caloris_client_options options;
-    char endpoint[CALORIS_CLIENT_MAX_ENDPOINT];
-    char agent[64];      /* the gateway's */
-    void *context;       /* ZeroMQ */
-    void *socket;        /* DEALER; NULL: not connected */
-    void *monitor;       /* PAIR: tells when the socket's connection breaks */
+    struct caloris_address address;
+    const char *endpoint; /* its */
+    char agent[64];       /* the gateway's */
+    void *context;        /* ZeroMQ */
+    void *socket;         /* DEALER; NULL: not connected */
+    void *monitor;        /* tells what becomes of the socket's connection (proto/curve.h) */
+    unsigned strangers;  /* handshakes in a row that failed: who listens there is not our gateway */
     unsigned dials;      /* names the monitors */
     uint64_t request;    /* the last number used */
     uint64_t heard_ns;   /* when something last came */

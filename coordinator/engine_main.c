@@ -7,6 +7,7 @@
 #include "coordinator/link/link.h"
 #include "coordinator/plan/plan.h"
 #include "coordinator/schedule/schedule.h"
+#include "proto/cluster.h"
 #include "worker/engine.h"
 
 #include <inttypes.h>
@@ -23,7 +24,7 @@ enum { LAST_WORDS_MS = 200 };
 enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR };
 
 struct values {
-    char *model, *gateway, *jobs, *out, *logits, *name, *isa;
+    char *model, *gateway, *cluster, *server_key, *certificate, *jobs, *out, *logits, *name, *isa;
     bool resume, json, profile;
     int64_t comm, log_level, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens, row_budget;
@@ -44,7 +45,25 @@ static const struct caloris_option options[] = {
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(gateway),
      .argument = "ENDPOINT",
-     .help = "serve: the gateway's endpoint for groups (ipc://…/groups.sock)"},
+     .help = "serve: the gateway's endpoint for groups (tcp://host:port, ipc://…/groups.sock)"},
+    {.name = "cluster",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(cluster),
+     .argument = "NAME",
+     .help = "serve: the gateway whose address and key stand in ~/.caloris/NAME",
+     .flag_only = true}, /* a variable that is meant for clients changes no --jobs */
+    {.name = "server-key",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(server_key),
+     .argument = "FILE|KEY",
+     .help = "serve, tcp://: the gateway's public key, or its .pub file (default: the cluster "
+             "file's)"},
+    {.name = "certificate",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(certificate),
+     .argument = "FILE",
+     .help = "serve, tcp://: this group's keys, of mode 0600 (default: what the cluster file has, "
+             "else ~/.config/caloris/key; \"caloris keygen\" makes them)"},
     {.name = "name",
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(name),
@@ -183,7 +202,7 @@ static const struct caloris_option options[] = {
 static const struct caloris_program program = {
     .name = "caloris-engine",
     .group = "engine",
-    .usage = "mpirun -n N caloris-engine [--model DIR] --gateway ENDPOINT\n"
+    .usage = "mpirun -n N caloris-engine [--model DIR] {--gateway ENDPOINT | --cluster NAME}\n"
              "mpirun -n N caloris-engine [--model DIR] --jobs IN.jsonl --out OUT.jsonl [--resume]\n"
              "mpirun -n N caloris-engine [--model DIR] --logits IN.jsonl --out OUT.f32\n"
              "caloris-engine --comm threads --ranks N …\n"
@@ -313,7 +332,7 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     if (!work->values->logits && find_row_budget(engine, work->values, &row_budget, err) < 0)
         return -1;
     work->serve.row_budget = work->offline.options.row_budget = row_budget;
-    int rc = work->values->gateway  ? caloris_serve_body(engine, &work->serve, err)
+    int rc = work->serve.gateway    ? caloris_serve_body(engine, &work->serve, err)
              : work->values->logits ? caloris_logits_body(engine, &work->logits, err)
                                     : caloris_offline_body(engine, &work->offline, err);
     sum_up(work, rc == 0);
@@ -323,18 +342,25 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     return rc;
 }
 
+static bool serves(const struct values *v)
+{
+    return v->gateway || v->cluster;
+}
+
 static int check_usage(const struct values *v, enum verb verb, struct caloris_err *err)
 {
-    const int modes = (v->gateway != NULL) + (v->jobs != NULL) + (v->logits != NULL);
+    const int modes = serves(v) + (v->jobs != NULL) + (v->logits != NULL);
     if (verb != VERB_RUN)
-        return modes == 0
-                   ? 0
-                   : caloris_err_set(err, CALORIS_USAGE,
-                                     "plan and doctor take no --gateway, --jobs or --logits");
+        return modes == 0 ? 0
+                          : caloris_err_set(err, CALORIS_USAGE,
+                                            "plan and doctor take no --gateway, --cluster, --jobs "
+                                            "or --logits");
     if (modes != 1)
-        return caloris_err_set(
-            err, CALORIS_USAGE,
-            "one of --gateway, --jobs and --logits says what to do; --help tells more");
+        return caloris_err_set(err, CALORIS_USAGE,
+                               "one of --gateway (or --cluster), --jobs and --logits says what to "
+                               "do; --help tells more");
+    if (v->gateway && v->cluster)
+        return caloris_err_set(err, CALORIS_USAGE, "--gateway or --cluster, not both");
     if ((v->jobs || v->logits) && !v->out)
         return caloris_err_set(err, CALORIS_USAGE, "--out says where results go");
     if (v->resume && !v->jobs)
@@ -343,6 +369,21 @@ static int check_usage(const struct values *v, enum verb verb, struct caloris_er
         caloris_log(CALORIS_LOG_DEBUG,
                     "resuming from stdin: lines without id are named by their number");
     return 0;
+}
+
+/* Whom a group dials, and with which keys: what is wrong with that is said before a model is
+ * loaded. Rank 0 alone dials, so the files are asked of its host alone. */
+static int find_gateway(const struct values *v, struct caloris_address *gateway,
+                        struct caloris_err *err)
+{
+    const struct caloris_wish wish = {
+        .endpoint = v->gateway,
+        .cluster = v->cluster,
+        .server_key = v->server_key,
+        .certificate = v->certificate,
+        .group = true,
+    };
+    return first_process() ? caloris_address_find(&wish, gateway, err) : 0;
 }
 
 /* srun and mpirun give every rank the signal that asks the group to leave. Rank 0 acts on it: it
@@ -376,7 +417,10 @@ static int run(const struct values *v, enum verb verb)
     };
     if (verb == VERB_PLAN)
         return caloris_plan_print(&engine, v->json, stdout, &err) < 0 ? complain(&err) : 0;
-    if ((v->gateway || v->jobs) && engine.transport == CALORIS_TRANSPORT_MPI && !first_process())
+    struct caloris_address gateway = {0};
+    if (serves(v) && find_gateway(v, &gateway, &err) < 0)
+        return complain(&err);
+    if ((serves(v) || v->jobs) && engine.transport == CALORIS_TRANSPORT_MPI && !first_process())
         leave_signals_to_rank_0();
 
     struct work work = {
@@ -387,7 +431,7 @@ static int run(const struct values *v, enum verb verb)
                             .out = v->out,
                             .resume = v->resume},
         .serve = {.model_dir = v->model,
-                  .gateway = v->gateway,
+                  .gateway = serves(v) ? &gateway : NULL,
                   .name = v->name,
                   .redial_ms = v->redial_ms},
         .logits = {.in = v->logits, .out = v->out},

@@ -1,18 +1,14 @@
 #include "proto/wire.h"
 
 #include "base/err.h"
-#include "base/file.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 #include <zmq.h>
 
 enum {
-    MAX_IPC_PATH = 107,  /* sizeof(sun_path) - 1 */
     LINGER_MS = 500,     /* so that a good-bye gets out before the program ends */
     HEARTBEAT_MS = 2000, /* of ZeroMQ itself */
     HEARTBEAT_LOST_MS = 10000,
@@ -156,6 +152,7 @@ int caloris_wire_receive(void *socket, struct caloris_peer *peer,
         peer = &nobody;
     *message = NULL;
     peer->size = 0;
+    peer->key[0] = '\0';
     zmq_msg_t frame;
     int rc = receive_frame(socket, &frame, err);
     if (rc <= 0)
@@ -187,6 +184,9 @@ int caloris_wire_receive(void *socket, struct caloris_peer *peer,
         if (rc <= 0)
             return rc;
     }
+    /* Once for the connection, by the handler of proof: proto/curve.h. */
+    const char *key = zmq_msg_gets(&frame, "User-Id");
+    snprintf(peer->key, sizeof(peer->key), "%s", key ? key : "");
     size_t extra = drop_rest(socket, &frame);
     if (extra > 0)
         caloris_err_set(err, CALORIS_BAD_REQUEST, "message of %zu frames; it must be one",
@@ -312,53 +312,4 @@ uint32_t caloris_wire_version(uint32_t peer_min, uint32_t peer_max, struct calor
                     "protocol versions %u to %u are spoken there, %d to %d here", peer_min,
                     peer_max, CALORIS_PROTOCOL_OLDEST, CALORIS_PROTOCOL_VERSION);
     return 0;
-}
-
-/* ---- endpoints ----------------------------------------------------------------------------- */
-
-static const char scheme[] = "ipc://";
-
-int caloris_wire_check_endpoint(const char *endpoint, struct caloris_err *err)
-{
-    if (strncmp(endpoint, "tcp://", 6) == 0)
-        return caloris_err_set(
-            err, CALORIS_BAD_CONFIG,
-            "%.120s: a TCP address needs keys, which this version does not have; use "
-            "ipc:// in a directory of mode 0700",
-            endpoint);
-    if (strncmp(endpoint, scheme, sizeof(scheme) - 1) != 0)
-        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%.120s: not an ipc:// endpoint", endpoint);
-    const char *path = endpoint + sizeof(scheme) - 1;
-    size_t length = strlen(path);
-    const char *slash = strrchr(path, '/');
-    /* Not absolute: abstract names ("ipc://@x"), open to everybody on this host, and wildcards. */
-    if (path[0] != '/' || slash[1] == '\0')
-        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%.120s: the socket needs an absolute path",
-                               endpoint);
-    if (length > MAX_IPC_PATH)
-        return caloris_err_set(err, CALORIS_BAD_CONFIG,
-                               "ipc://%.120s…: a path of %zu bytes; the limit is %d", path, length,
-                               MAX_IPC_PATH);
-    char dir[MAX_IPC_PATH + 1];
-    size_t n = slash == path ? 1 : (size_t)(slash - path);
-    memcpy(dir, path, n);
-    dir[n] = '\0';
-    if (caloris_file_check_private(dir, err) < 0)
-        return caloris_err_prefix(err, "%.120s", endpoint);
-    return 0;
-}
-
-bool caloris_wire_endpoint_in_use(const char *endpoint)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    const char *path = endpoint + sizeof(scheme) - 1;
-    memcpy(address.sun_path, path, strnlen(path, sizeof(address.sun_path) - 1));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return false;
-    /* A full backlog (EAGAIN) is somebody too. */
-    bool used =
-        connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN;
-    close(fd);
-    return used;
 }

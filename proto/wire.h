@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/keys.h"
+
 struct caloris_err;
 
 enum {
@@ -22,13 +24,13 @@ enum {
     CALORIS_WIRE_MAX_KEY = 64,
     CALORIS_WIRE_MAX_MEMORY = 128 << 20, /* bytes that unpacking one frame may allocate */
     CALORIS_WIRE_MAX_QUEUED = 4096,      /* messages waiting in each direction of one connection */
-    CALORIS_WIRE_MAX_ENDPOINT = 114,     /* "ipc://", the longest path of a socket (107), NUL */
 };
 
 /* A peer of a ROUTER socket. size 0: none (DEALER). */
 struct caloris_peer {
     uint8_t id[CALORIS_WIRE_MAX_ROUTING];
     size_t size;
+    char key[CALORIS_KEY_TEXT + 1]; /* that it showed to have (proto/curve.h); "": none */
 };
 
 /* Before bind or connect, on either end: largest frame, queue lengths, a short linger at close,
@@ -60,13 +62,5 @@ int caloris_wire_check_known(const ProtobufCMessage *message, struct caloris_err
 /* The version to speak with a peer of this range, or 0 and err (code REFUSED, naming both
  * ranges). */
 uint32_t caloris_wire_version(uint32_t peer_min, uint32_t peer_max, struct caloris_err *err);
-
-/* ipc: endpoints only, by absolute path, and only in a directory of ours of mode 0700 (the path
- * must fit the system's limit); tcp needs keys, which this version does not have: refused, with
- * the reason. */
-int caloris_wire_check_endpoint(const char *endpoint, struct caloris_err *err);
-
-/* Whether somebody listens at a checked endpoint: ZeroMQ would take the socket file from them. */
-bool caloris_wire_endpoint_in_use(const char *endpoint);
 
 #endif

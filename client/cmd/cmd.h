@@ -25,7 +25,7 @@ enum {
 /* The values of all options of all verbs. */
 struct flags {
     /* every verb that speaks to a gateway */
-    char *endpoint, *cluster;
+    char *endpoint, *cluster, *server_key, *certificate;
     uint64_t timeout_ms, patience_ms;
     bool json, quiet;
     /* run, submit */
@@ -42,6 +42,9 @@ struct flags {
     int64_t ranks;
     char *model, *state;
     bool verbose;
+    /* keygen */
+    bool server;
+    char *out;
 };
 
 struct invocation {
@@ -168,11 +171,12 @@ int verb_results(struct invocation *in);
 int verb_cancel(struct invocation *in);
 int verb_cluster(struct invocation *in);
 int verb_presets(struct invocation *in);
+int verb_keygen(struct invocation *in);
 
 /* Becomes "caloris-engine VERB …". Returns only on failure. argv[0] is the verb. */
 int verb_engine(int argc, char **argv);
 
 extern const struct caloris_option up_options[], run_options[], submit_options[], follow_options[],
-    list_options[], presets_options[];
+    list_options[], presets_options[], keygen_options[];
 
 #endif

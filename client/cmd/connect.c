@@ -65,23 +65,28 @@ static void on_notice(void *arg, const char *text)
 
 struct caloris_client *cmd_connect(const struct invocation *in, struct caloris_err *err)
 {
-    char endpoint[CALORIS_CLIENT_MAX_ENDPOINT];
     const struct flags *flags = &in->flags;
-    struct caloris_client_options options = {
-        .endpoint = flags->endpoint,
+    const struct caloris_wish wish = {
+        .endpoint = in->cluster_first ? NULL : flags->endpoint,
+        .cluster = flags->cluster,
+        .server_key = flags->server_key,
+        .certificate = flags->certificate,
+    };
+    struct caloris_address address;
+    const struct caloris_client_options options = {
+        .address = &address,
         .timeout_ms = flags->timeout_ms,
         .patience_ms = flags->patience_ms,
         .stop = &signal_seen,
         .notice = on_notice,
         .notice_arg = (void *)(uintptr_t)in,
     };
-    if (!flags->endpoint || in->cluster_first) {
-        if (caloris_cluster_find(flags->cluster, endpoint, err) < 0)
-            return NULL;
-        options.endpoint = endpoint;
-    }
+    if (caloris_address_find(&wish, &address, err) < 0)
+        return NULL;
     catch_signals();
-    return caloris_client_open(&options, err);
+    struct caloris_client *client = caloris_client_open(&options, err);
+    explicit_bzero(&address.keys, sizeof(address.keys));
+    return client;
 }
 
 int cmd_job_number(const char *text, uint64_t *job, struct caloris_err *err)

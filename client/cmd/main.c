@@ -46,6 +46,11 @@ static const struct verb verbs[] = {
      "Prints what each value of --preset stands for: fields of a job that it leaves open are the "
      "preset's.",
      presets_options, verb_presets},
+    {"keygen", NULL, 0, 0, WANTS_NOTHING, "a pair of keys, for gateways that listen at TCP",
+     "Makes a certificate: FILE with the secret key (mode 0600, yours alone) and FILE.pub, which "
+     "the gateway's administrator puts into its directory of authorized keys. A file that is there "
+     "is not replaced.",
+     keygen_options, verb_keygen},
 };
 
 /* These are about tensors: caloris-engine does them, and has their help. */

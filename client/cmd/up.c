@@ -89,7 +89,7 @@ struct up {
     const struct invocation *in;
     char dir[PATH_MAX]; /* private; removed at the end */
     char engine[PATH_MAX], gateway[PATH_MAX], model[PATH_MAX], state[PATH_MAX];
-    char clients[CALORIS_CLIENT_MAX_ENDPOINT], groups[CALORIS_CLIENT_MAX_ENDPOINT];
+    char clients[CALORIS_ENDPOINT_MAX], groups[CALORIS_ENDPOINT_MAX];
     char logs[2][PATH_MAX], ranks[16], threads[16];
     char *words[2][MAX_WORDS]; /* command lines of gateway and group */
     struct child child[CHILDREN];
@@ -293,8 +293,10 @@ static int keep_running(struct up *up, struct caloris_err *err)
 /* True when a group has dialled in. */
 static bool group_is_there(struct up *up)
 {
+    struct caloris_address address = {0};
+    snprintf(address.endpoint, sizeof(address.endpoint), "%s", up->clients);
     const struct caloris_client_options options = {
-        .endpoint = up->clients, .timeout_ms = 200, .patience_ms = 200};
+        .address = &address, .timeout_ms = 200, .patience_ms = 200};
     if (!up->client)
         up->client = caloris_client_open(&options, NULL);
     caloris_answer *answer = up->client ? caloris_client_cluster(up->client, NULL) : NULL;
@@ -306,7 +308,7 @@ static bool group_is_there(struct up *up)
 static int become_ready(struct up *up, struct caloris_err *err)
 {
     uint64_t started_ns = caloris_time_ns();
-    char text[CALORIS_CLIENT_MAX_ENDPOINT + 160];
+    char text[CALORIS_ENDPOINT_MAX + 160];
     const char *slash = strrchr(up->model, '/');
     snprintf(text, sizeof(text), "starting %.80s on %s rank%s …", slash ? slash + 1 : up->model,
              up->ranks, up->in->flags.ranks > 1 ? "s" : "");

@@ -4,9 +4,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "coordinator/gateway/broker/broker.h"
-#include "coordinator/gateway/publish.h"
 #include "coordinator/gateway/store/store.h"
-#include "proto/wire.h"
+#include "proto/cluster.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -19,7 +18,8 @@
 #include <unistd.h>
 
 struct values {
-    char *state, *name, *clients, *groups;
+    char *state, *name, *clients, *groups, *certificate, *authorized;
+    bool token;
     uint64_t beat_ms, lost_ms;
     int64_t log_level;
 };
@@ -45,13 +45,31 @@ static const struct caloris_option options[] = {
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(clients),
      .argument = "ENDPOINT",
-     .help = "where clients connect, ipc:// in a directory of mode 0700 (default: clients.sock in "
-             "--state)"},
+     .help = "where clients connect: ipc:// in a directory of mode 0700, or tcp://host:port, which "
+             "needs keys (default: clients.sock in --state)"},
     {.name = "groups",
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(groups),
      .argument = "ENDPOINT",
      .help = "where groups connect, likewise (default: groups.sock in --state)"},
+    {.name = "certificate",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(certificate),
+     .argument = "FILE",
+     .help = "tcp://: this gateway's own keys, of mode 0600 (\"caloris keygen --server\" makes "
+             "them)"},
+    {.name = "authorized",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(authorized),
+     .argument = "DIR",
+     .help = "tcp://: directory with one file per key that may come: user, rights, limits "
+             "(docs/SECURITY.md); read again on SIGHUP"},
+    {.name = "token",
+     .type = CALORIS_OPTION_FLAG,
+     .offset = AT(token),
+     .help =
+         "tcp://: keys made by this gateway and kept in --state; whoever can read ~/.caloris/NAME "
+         "(mode 0600) may do everything"},
     {.name = "beat",
      .type = CALORIS_OPTION_DURATION,
      .offset = AT(beat_ms),
@@ -79,7 +97,8 @@ static const struct caloris_program program = {
     .usage = "caloris-gateway [--name NAME] [--state DIR]",
     .about =
         "Accepts jobs from clients, keeps them and their results on disk, and leases them to the "
-        "groups that dial in. Ends on SIGTERM or SIGINT; queued jobs stay. Exit codes: 0 done, 2 "
+        "groups that dial in. Ends on SIGTERM or SIGINT; queued jobs stay. SIGHUP makes it read "
+        "the authorized keys again. Exit codes: 0 done, 2 "
         "bad configuration (do not restart), 70 internal error, 75 try again later.",
     .options = options,
     .n_options = sizeof(options) / sizeof(options[0]),
@@ -89,7 +108,10 @@ static const struct caloris_program program = {
 struct places {
     const char *name; /* to publish; NULL: not */
     char state[PATH_MAX];
-    char clients[CALORIS_WIRE_MAX_ENDPOINT], groups[CALORIS_WIRE_MAX_ENDPOINT];
+    char clients[CALORIS_ENDPOINT_MAX], groups[CALORIS_ENDPOINT_MAX];
+    bool keyed;                 /* one of them is tcp:// */
+    struct caloris_keys server; /* of this gateway */
+    struct caloris_keys token;  /* for whoever can read the published file; "": none */
 };
 
 static int find_state(const struct values *values, struct places *places, struct caloris_err *err)
@@ -119,11 +141,11 @@ static int find_state(const struct values *values, struct places *places, struct
 }
 
 static int find_endpoint(const char *given, const char *state, const char *file,
-                         char endpoint[CALORIS_WIRE_MAX_ENDPOINT], struct caloris_err *err)
+                         char endpoint[CALORIS_ENDPOINT_MAX], struct caloris_err *err)
 {
-    int n = given ? snprintf(endpoint, CALORIS_WIRE_MAX_ENDPOINT, "%s", given)
-                  : snprintf(endpoint, CALORIS_WIRE_MAX_ENDPOINT, "ipc://%s/%s", state, file);
-    if (n < 0 || n >= CALORIS_WIRE_MAX_ENDPOINT)
+    int n = given ? snprintf(endpoint, CALORIS_ENDPOINT_MAX, "%s", given)
+                  : snprintf(endpoint, CALORIS_ENDPOINT_MAX, "ipc://%s/%s", state, file);
+    if (n < 0 || n >= CALORIS_ENDPOINT_MAX)
         return caloris_err_set(err, CALORIS_BAD_CONFIG,
                                "%.120s…: a socket's path may have 107 bytes; choose a shorter "
                                "directory",
@@ -131,10 +153,35 @@ static int find_endpoint(const char *given, const char *state, const char *file,
     return 0;
 }
 
+/* Loopback is no exception: a login node has hundreds of users. */
+static int check_keys(const struct values *values, struct places *places, struct caloris_err *err)
+{
+    const char *const endpoints[] = {places->clients, places->groups};
+    for (size_t i = 0; i < 2; i++) {
+        if (caloris_endpoint_check(endpoints[i], err) < 0 && err->code != CALORIS_IO)
+            return -1; /* IO: the state directory is not there yet */
+        bool keyed = caloris_endpoint_needs_keys(endpoints[i]);
+        if (keyed && !values->token && !(values->certificate && values->authorized))
+            return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                                   "%s: a TCP address needs keys: --certificate and --authorized, "
+                                   "or --token; else ipc:// in a directory of mode 0700",
+                                   endpoints[i]);
+        places->keyed |= keyed;
+    }
+    if (!places->keyed && (values->certificate || values->authorized || values->token))
+        return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                               "--certificate, --authorized and --token are for tcp://; clients "
+                               "%s and groups %s have the file system's permissions",
+                               places->clients, places->groups);
+    return 0;
+}
+
 static int find_places(const struct values *values, struct places *places, struct caloris_err *err)
 {
-    places->name = values->name ? values->name : values->clients ? NULL : "default";
-    if (places->name && publish_check_name(places->name, err) < 0)
+    places->name = values->name                        ? values->name
+                   : values->clients && !values->token ? NULL
+                                                       : "default";
+    if (places->name && caloris_cluster_check_name(places->name, err) < 0)
         return -1;
     if (values->lost_ms < 2 * values->beat_ms || values->beat_ms < 10)
         return caloris_err_set(err, CALORIS_BAD_CONFIG,
@@ -145,10 +192,11 @@ static int find_places(const struct values *values, struct places *places, struc
         find_endpoint(values->clients, places->state, "clients.sock", places->clients, err) < 0 ||
         find_endpoint(values->groups, places->state, "groups.sock", places->groups, err) < 0)
         return -1;
-    if (strcmp(places->clients, places->groups) == 0)
+    size_t length = strlen(places->clients);
+    if (strcmp(places->clients, places->groups) == 0 && places->clients[length - 1] != '*')
         return caloris_err_set(err, CALORIS_BAD_CONFIG,
                                "%s: clients and groups need an endpoint each", places->clients);
-    return 0;
+    return check_keys(values, places, err);
 }
 
 /* The user this process runs as; a number where no name is known. */
@@ -162,53 +210,87 @@ static void find_user(char user[CALORIS_STORE_MAX_USER + 1])
         snprintf(user, CALORIS_STORE_MAX_USER + 1, "%u", (unsigned)geteuid());
 }
 
-static int serve(const struct values *values, int stop_fd, struct caloris_err *err)
+/* A certificate in the state directory, made when it is not there: groups and clients that know
+ * it outlive this process. */
+static int keep_keys(const char *state, const char *file, struct caloris_keys *keys,
+                     struct caloris_err *err)
 {
-    struct places places;
+    char path[PATH_MAX];
+    if (caloris_file_join(path, sizeof(path), state, file, err) < 0)
+        return -1;
+    if (access(path, F_OK) < 0 && (caloris_keys_make(keys, err) < 0 ||
+                                   caloris_keys_write(path, keys, "caloris-gateway", err) < 0))
+        return -1;
+    return caloris_keys_load(path, keys, err);
+}
+
+static int load_keys(const struct values *values, struct places *places, struct caloris_err *err)
+{
+    if (!places->keyed)
+        return 0;
+    if (values->certificate ? caloris_keys_load(values->certificate, &places->server, err) < 0
+                            : keep_keys(places->state, "server.key", &places->server, err) < 0)
+        return -1;
+    return values->token ? keep_keys(places->state, "token.key", &places->token, err) : 0;
+}
+
+static int serve(const struct values *values, int signals, struct caloris_err *err)
+{
+    struct places places = {0};
     struct caloris_store *store = NULL;
     struct caloris_broker *broker = NULL;
     char user[CALORIS_STORE_MAX_USER + 1];
+    struct caloris_cluster cluster = {0};
     bool published = false;
     int rc = -1;
     find_user(user);
     if (find_places(values, &places, err) < 0)
         return -1;
+    const struct caloris_store_options store_options = {.user = user};
+    store = caloris_store_open(places.state, &store_options, err);
+    if (!store || load_keys(values, &places, err) < 0)
+        goto out;
     const struct caloris_broker_options broker_options = {
         .clients = places.clients,
         .groups = places.groups,
         .user = user,
+        .server = places.keyed ? &places.server : NULL,
+        .authorized = places.keyed ? values->authorized : NULL,
+        .token = places.token.secret_key[0] ? places.token.public_key : NULL,
         .beat_ms = values->beat_ms,
         .lost_ms = values->lost_ms,
     };
-    const struct caloris_store_options store_options = {.user = user};
-    store = caloris_store_open(places.state, &store_options, err);
-    if (!store)
-        goto out;
     broker = caloris_broker_open(store, &broker_options, err);
     if (!broker)
         goto out;
-    if (places.name && publish_write(places.name, places.clients, err) < 0)
+    cluster.token = places.token;
+    memcpy(cluster.server_key, places.server.public_key, sizeof(cluster.server_key));
+    if (caloris_endpoint_publish(caloris_broker_clients(broker), cluster.clients, err) < 0 ||
+        caloris_endpoint_publish(caloris_broker_groups(broker), cluster.groups, err) < 0)
+        goto out;
+    if (places.name && caloris_cluster_write(places.name, &cluster, err) < 0)
         goto out;
     published = places.name != NULL;
-    printf("ready: clients %s groups %s\n", places.clients, places.groups);
+    printf("ready: clients %s groups %s\n", cluster.clients, cluster.groups);
     fflush(stdout);
-    rc = caloris_broker_run(broker, stop_fd, err);
+    rc = caloris_broker_run(broker, signals, err);
     caloris_log(CALORIS_LOG_INFO, "ending; queued jobs stay in %s", places.state);
 out:
     if (published)
-        publish_remove(places.name, places.clients);
+        caloris_cluster_remove(places.name, cluster.clients);
     caloris_broker_close(broker);
     caloris_store_close(store);
     return rc;
 }
 
-/* Readable when this process shall end. Blocked before ZeroMQ makes threads, which inherit it. */
-static int open_stop_fd(struct caloris_err *err)
+/* Readable when a signal came. Blocked before ZeroMQ makes threads, which inherit it. */
+static int open_signals(struct caloris_err *err)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP); /* read the keys again */
     signal(SIGPIPE, SIG_IGN);
     if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
         return caloris_err_sys(err, "signals");
@@ -221,19 +303,19 @@ int main(int argc, char **argv)
     struct values values = {0};
     struct caloris_err err = {0};
     bool done = false;
-    int code = 0, stop_fd = -1;
+    int code = 0, signals = -1;
     struct caloris_conf *conf = caloris_conf_load(&program, argc, argv, &values, NULL, &done, &err);
     if (conf && !done) {
         caloris_log_set_level((enum caloris_log_level)values.log_level);
         caloris_log_set_who("gateway");
-        stop_fd = open_stop_fd(&err);
+        signals = open_signals(&err);
     }
-    if (!conf || (!done && (stop_fd < 0 || serve(&values, stop_fd, &err) < 0))) {
+    if (!conf || (!done && (signals < 0 || serve(&values, signals, &err) < 0))) {
         fprintf(stderr, "caloris-gateway: %s\n", err.text);
         code = caloris_exit_server(err.code);
     }
-    if (stop_fd >= 0)
-        close(stop_fd);
+    if (signals >= 0)
+        close(signals);
     caloris_conf_free(conf);
     return code;
 }

@@ -2,7 +2,9 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "proto/caloris.pb-c.h"
+#include "proto/curve.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -15,32 +17,65 @@ enum {
     LINGER_MS = 2000,       /* a leaving group's last words */
 };
 
-int group_dial(struct group_socket *s, const char *endpoint, struct caloris_err *err)
+int group_dial(struct group_socket *s, const struct caloris_address *gateway,
+               struct caloris_err *err)
 {
     const int linger = LINGER_MS, frames = QUEUED_FRAMES;
     const int64_t largest = CALORIS_WIRE_MAX_FRAME;
-    *s = (struct group_socket){zmq_ctx_new(), NULL};
+    *s = (struct group_socket){.context = zmq_ctx_new()};
     if (s->context)
         s->socket = zmq_socket(s->context, ZMQ_DEALER);
     if (!s->socket || zmq_setsockopt(s->socket, ZMQ_LINGER, &linger, sizeof(linger)) != 0 ||
         zmq_setsockopt(s->socket, ZMQ_SNDHWM, &frames, sizeof(frames)) != 0 ||
         zmq_setsockopt(s->socket, ZMQ_RCVHWM, &frames, sizeof(frames)) != 0 ||
-        zmq_setsockopt(s->socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest)) != 0 ||
-        zmq_connect(s->socket, endpoint) != 0) {
-        caloris_err_set(err, CALORIS_BAD_CONFIG, "gateway %s: %s", endpoint, zmq_strerror(errno));
-        group_hang_up(s);
-        return -1;
+        zmq_setsockopt(s->socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest)) != 0) {
+        caloris_err_set(err, CALORIS_BAD_CONFIG, "gateway %s: %s", gateway->endpoint,
+                        zmq_strerror(errno));
+        goto fail;
+    }
+    s->monitor = caloris_curve_watch(s->context, s->socket, "monitor", err);
+    if (!s->monitor || caloris_curve_dial(s->socket, gateway, err) < 0)
+        goto fail;
+    return 0;
+fail:
+    group_hang_up(s);
+    return -1;
+}
+
+int group_check_connection(struct group_socket *s, const struct caloris_address *gateway,
+                           bool answered, struct caloris_err *err)
+{
+    enum { ENOUGH = 3 }; /* one may fail because the gateway ended in the middle of it */
+    enum caloris_connection_event event;
+    while ((event = caloris_curve_next_event(s->monitor)) != CALORIS_CONNECTION_NOTHING) {
+        if (event == CALORIS_CONNECTION_REFUSED)
+            return caloris_err_set(err, CALORIS_REFUSED,
+                                   "gateway %s: the server refused this group's key",
+                                   gateway->endpoint);
+        if (event != CALORIS_CONNECTION_STRANGER || !gateway->server_key[0] ||
+            ++s->strangers != ENOUGH)
+            continue;
+        caloris_err_set(err, CALORIS_REFUSED,
+                        "gateway %s: who listens there does not have the gateway's key %s",
+                        gateway->endpoint, gateway->server_key);
+        if (!answered)
+            return -1;
+        caloris_log(CALORIS_LOG_WARN, "%s; dialling on", err->text);
     }
     return 0;
 }
 
 void group_hang_up(struct group_socket *s)
 {
-    if (s->socket)
+    if (s->socket) {
+        zmq_socket_monitor(s->socket, NULL, 0);
         zmq_close(s->socket);
+    }
+    if (s->monitor)
+        zmq_close(s->monitor);
     if (s->context)
         zmq_ctx_term(s->context);
-    *s = (struct group_socket){NULL, NULL};
+    *s = (struct group_socket){0};
 }
 
 static int send(struct group_socket *s, const Caloris__Wire__GroupToGateway *message,

@@ -4,6 +4,7 @@
 #define CALORIS_LINK_GROUP_H
 
 #include "coordinator/link/job.h"
+#include "proto/cluster.h"
 
 #include <stdint.h>
 
@@ -29,8 +30,15 @@ struct group_job {
 /* A DEALER socket dialled to the gateway's endpoint for groups. */
 struct group_socket {
     void *context, *socket;
+    void *monitor;      /* what becomes of its connection (proto/curve.h) */
+    unsigned strangers; /* handshakes that failed since the last welcome */
 };
-int group_dial(struct group_socket *socket, const char *endpoint, struct caloris_err *err);
+int group_dial(struct group_socket *socket, const struct caloris_address *gateway,
+               struct caloris_err *err);
+/* REFUSED: the gateway refused our key, or (where it has never answered) what answers is not our
+ * gateway. */
+int group_check_connection(struct group_socket *socket, const struct caloris_address *gateway,
+                           bool answered, struct caloris_err *err);
 void group_hang_up(struct group_socket *socket);
 
 /* Messages. A send that finds the queue full or nobody there is no error: the beat will tell. */

@@ -13,6 +13,7 @@
 
 #include "worker/engine.h"
 
+struct caloris_address;
 struct caloris_err;
 
 /* Offline: jobs from a JSONL file, whole result lines appended to another as they finish, progress
@@ -41,10 +42,10 @@ int caloris_offline_body(struct caloris_engine *engine, void *arg, struct calori
  * for redial_ms. */
 struct caloris_serve_options {
     const char *model_dir;
-    const char *gateway; /* the gateway's endpoint for groups */
-    const char *name;    /* of this group; NULL: host and process */
-    size_t row_budget;   /* rows that a step is filled up to */
-    uint64_t redial_ms;  /* how long a lost gateway is redialled: 10 minutes */
+    const struct caloris_address *gateway; /* its endpoint for groups; proto/cluster.h */
+    const char *name;                      /* of this group; NULL: host and process */
+    size_t row_budget;                     /* rows that a step is filled up to */
+    uint64_t redial_ms;                    /* how long a lost gateway is redialled: 10 minutes */
 };
 int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 

@@ -37,7 +37,8 @@ struct serve {
     struct group_job *jobs;
     size_t held;
     int signals;
-    bool welcome; /* the gateway knows us */
+    bool welcome;  /* the gateway knows us */
+    bool answered; /* it did at some time */
     bool draining, ended;
     uint64_t beat_ms, lost_ms;
     uint64_t heard_ms, said_ms; /* last word from the gateway, last to it */
@@ -188,7 +189,8 @@ static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct
 static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welcome,
                         struct caloris_err *err)
 {
-    s->welcome = true;
+    s->welcome = s->answered = true;
+    s->socket.strangers = 0;
     s->beat_ms = welcome->beat_ms ? welcome->beat_ms : DEFAULT_BEAT_MS;
     s->lost_ms = welcome->lost_ms ? welcome->lost_ms : DEFAULT_LOST_MS;
     size_t adopted = 0;
@@ -213,7 +215,7 @@ static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welc
         }
     }
     caloris_log(CALORIS_LOG_INFO, "gateway %s knows us as %s; it adopted %zu jobs that we hold",
-                s->options->gateway, s->who.name, adopted);
+                s->options->gateway->endpoint, s->who.name, adopted);
     return say_beat(s, err);
 }
 
@@ -231,7 +233,8 @@ static int take_message(struct serve *s, const Caloris__Wire__GatewayToGroup *me
         return take_welcome(s, message->welcome, err);
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_FAILURE:
         return caloris_err_set(err, caloris_code_from_name(message->failure->code),
-                               "gateway %s: %s", s->options->gateway, message->failure->text);
+                               "gateway %s: %s", s->options->gateway->endpoint,
+                               message->failure->text);
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_LEASE:
         return take_lease(s, message->lease, err);
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_TAKEN:
@@ -277,7 +280,8 @@ static int take_messages(struct serve *s, struct caloris_err *err)
         if (rc == 0)
             return 0;
         if (rc < 0) {
-            caloris_log(CALORIS_LOG_WARN, "gateway %s: %s", s->options->gateway, why.text);
+            caloris_log(CALORIS_LOG_WARN, "gateway %s: %s", s->options->gateway->endpoint,
+                        why.text);
             continue;
         }
         s->heard_ms = now_ms();
@@ -368,12 +372,12 @@ static int keep_touch(struct serve *s, struct caloris_err *err)
     if (s->welcome && now - s->heard_ms > s->lost_ms) {
         caloris_log(CALORIS_LOG_WARN,
                     "gateway %s is silent; redialling for %" PRIu64 " s, computing on",
-                    s->options->gateway, s->options->redial_ms / 1000);
+                    s->options->gateway->endpoint, s->options->redial_ms / 1000);
         s->welcome = false;
     }
     if (!s->welcome && now - s->heard_ms > s->options->redial_ms)
         return caloris_err_set(err, CALORIS_PEER_LOST, "gateway %s: no answer for %" PRIu64 " s",
-                               s->options->gateway, s->options->redial_ms / 1000);
+                               s->options->gateway->endpoint, s->options->redial_ms / 1000);
     if (!s->welcome) {
         if (now - s->said_ms < HELLO_EVERY_MS)
             return 0;
@@ -397,7 +401,9 @@ static int coordinate(struct serve *s, struct caloris_err *err)
         if (zmq_poll(items, 3, wait) < 0 && errno != EINTR)
             return caloris_err_set(err, CALORIS_INTERNAL, "poll: %s", zmq_strerror(errno));
         take_signals(s);
-        if (take_events(s, err) < 0 || take_messages(s, err) < 0 || keep_touch(s, err) < 0)
+        if (take_events(s, err) < 0 || take_messages(s, err) < 0 ||
+            group_check_connection(&s->socket, s->options->gateway, s->answered, err) < 0 ||
+            keep_touch(s, err) < 0)
             return -1;
     }
     if (s->draining) {
@@ -461,8 +467,7 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
         .ranks = (uint32_t)facts->ranks,
         .capacity = (uint32_t)(AHEAD * facts->max_requests),
     };
-    if (caloris_wire_check_endpoint(options->gateway, err) < 0 ||
-        link_model_load(&s.model, options->model_dir, facts, err) < 0)
+    if (link_model_load(&s.model, options->model_dir, facts, err) < 0)
         goto out;
     s.schedule = caloris_schedule_new(facts, err);
     if (!s.schedule || group_dial(&s.socket, options->gateway, err) < 0)

@@ -1,4 +1,5 @@
 /* proto/wire: what is refused before, while and after it is unpacked. */
+#include "proto/endpoint.h"
 #include "proto/wire.h"
 
 #include "base/err.h"
@@ -107,7 +108,7 @@ static void sends_fail_instead_of_blocking(void **state)
     Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
     message.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_PONG;
     message.pong = &nothing;
-    const struct caloris_peer nobody = {{0, 1, 2, 3, 4}, 5};
+    const struct caloris_peer nobody = {.id = {0, 1, 2, 3, 4}, .size = 5};
     assert_int_equal(caloris_wire_send(ends->router, &nobody, &message.base, &err), -1);
     assert_int_equal(err.code, CALORIS_UNREACHABLE);
 
@@ -422,28 +423,38 @@ static void endpoints(void **state)
     const struct {
         const char *endpoint, *words;
     } bad[] = {
-        {in_open, "mode 0750"},        {missing, "/no"},        {too_long, "108 bytes"},
-        {"tcp://127.0.0.1:1", "keys"}, {"ipc://s", "absolute"}, {"ipc://@s", "absolute"},
-        {"ipc://*", "absolute"},       {"ipc:///tmp/", "path"}, {"ipc://", "absolute"},
-        {"inproc://s", "not an ipc"},  {"", "not an ipc"},      {"ipc:///tmp/s", "0700"},
+        {in_open, "mode 0750"},        {missing, "/no"},
+        {too_long, "108 bytes"},       {"ipc://s", "absolute"},
+        {"ipc://@s", "absolute"},      {"ipc://*", "absolute"},
+        {"ipc:///tmp/", "path"},       {"ipc://", "absolute"},
+        {"inproc://s", "neither ipc"}, {"", "neither ipc"},
+        {"ipc:///tmp/s", "0700"},      {"tcp://h", "a port"},
+        {"tcp://h:0", "a port"},       {"tcp://h:65536", "a port"},
+        {"tcp://:1", "a host"},        {"tcp://h:1x", "a port"},
+        {"tcp://h i:1", "a host"},     {"tcp://[::1:7", "a host"},
+        {"tcp://[::1]7", "a host"},    {"tcp://eth0;h:1", "a host"},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-        assert_int_equal(caloris_wire_check_endpoint(bad[i].endpoint, &err), -1);
+        assert_int_equal(caloris_endpoint_check(bad[i].endpoint, &err), -1);
         expect_words(&err, bad[i].words);
     }
-    assert_int_equal(caloris_wire_check_endpoint(good, &err), 0);
-    assert_int_equal(caloris_wire_check_endpoint(longest, &err), 0);
-    assert_true(strlen(longest) < CALORIS_WIRE_MAX_ENDPOINT);
+    static const char *const good_tcp[] = {"tcp://127.0.0.1:7711", "tcp://*:*", "tcp://[::1]:1",
+                                           "tcp://login-1.cluster:65535"};
+    for (size_t i = 0; i < sizeof(good_tcp) / sizeof(*good_tcp); i++)
+        assert_int_equal(caloris_endpoint_check(good_tcp[i], &err), 0);
+    assert_int_equal(caloris_endpoint_check(good, &err), 0);
+    assert_int_equal(caloris_endpoint_check(longest, &err), 0);
+    assert_true(strlen(longest) < CALORIS_ENDPOINT_MAX);
 
     /* The longest path is one that the system takes. */
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, longest + 6, strlen(longest + 6));
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_false(caloris_wire_endpoint_in_use(longest));
+    assert_false(caloris_endpoint_in_use(longest));
     assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
-    assert_false(caloris_wire_endpoint_in_use(longest));
+    assert_false(caloris_endpoint_in_use(longest));
     assert_int_equal(listen(fd, 1), 0);
-    assert_true(caloris_wire_endpoint_in_use(longest));
+    assert_true(caloris_endpoint_in_use(longest));
     close(fd);
     unlink(longest + 6);
     rmdir(open_dir);

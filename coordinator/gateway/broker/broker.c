@@ -3,10 +3,14 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "coordinator/gateway/broker/state.h"
+#include "proto/curve.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 #include <zmq.h>
 
 /* Per client, so that neither a flood of large jobs nor a viewer that does not read costs memory
@@ -15,11 +19,12 @@ enum { CLIENT_IN = 64, CLIENT_OUT = 256 };
 
 enum { SETTLE_MS = 50, IDLE_MS = 1000 }; /* the longest sleep: nobody is there, nothing is due */
 
-static void *listen_at(struct caloris_broker *b, const char *endpoint, struct caloris_err *err)
+static void *listen_at(struct caloris_broker *b, const char *endpoint, const char *domain,
+                       char bound[CALORIS_ENDPOINT_MAX], struct caloris_err *err)
 {
-    if (caloris_wire_check_endpoint(endpoint, err) < 0)
+    if (caloris_endpoint_check(endpoint, err) < 0)
         return NULL;
-    if (caloris_wire_endpoint_in_use(endpoint)) {
+    if (!caloris_endpoint_needs_keys(endpoint) && caloris_endpoint_in_use(endpoint)) {
         caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: another process listens there", endpoint);
         return NULL;
     }
@@ -28,11 +33,9 @@ static void *listen_at(struct caloris_broker *b, const char *endpoint, struct ca
         caloris_err_set(err, CALORIS_INTERNAL, "%s: %s", endpoint, zmq_strerror(errno));
         return NULL;
     }
-    if (caloris_wire_prepare(socket, err) == 0) {
-        if (zmq_bind(socket, endpoint) == 0)
-            return socket;
-        caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: %s", endpoint, zmq_strerror(errno));
-    }
+    if (caloris_wire_prepare(socket, err) == 0 &&
+        caloris_curve_bind(socket, endpoint, b->options.server, domain, bound, err) == 0)
+        return socket;
     zmq_close(socket);
     return NULL;
 }
@@ -56,7 +59,11 @@ struct caloris_broker *caloris_broker_open(struct caloris_store *store,
         caloris_err_set(err, CALORIS_INTERNAL, "ZeroMQ: %s", zmq_strerror(errno));
         goto fail;
     }
-    b->clients_socket = listen_at(b, options->clients, err);
+    if (admit_open(b, err) < 0)
+        goto fail;
+    b->clients_keyed = caloris_endpoint_needs_keys(options->clients);
+    b->groups_keyed = caloris_endpoint_needs_keys(options->groups);
+    b->clients_socket = listen_at(b, options->clients, ADMIT_CLIENTS, b->clients_bound, err);
     if (!b->clients_socket)
         goto fail;
     const int in = CLIENT_IN, out = CLIENT_OUT;
@@ -65,7 +72,7 @@ struct caloris_broker *caloris_broker_open(struct caloris_store *store,
         caloris_err_set(err, CALORIS_INTERNAL, "%s: %s", options->clients, zmq_strerror(errno));
         goto fail;
     }
-    b->groups_socket = listen_at(b, options->groups, err);
+    b->groups_socket = listen_at(b, options->groups, ADMIT_GROUPS, b->groups_bound, err);
     if (!b->groups_socket)
         goto fail;
     caloris_log(CALORIS_LOG_INFO, "%" PRIu64 " jobs queued, %" PRIu64 " finished", b->counts.queued,
@@ -90,6 +97,7 @@ void caloris_broker_close(struct caloris_broker *b)
         zmq_close(b->clients_socket);
     if (b->groups_socket)
         zmq_close(b->groups_socket);
+    admit_close(b);
     if (b->context)
         zmq_ctx_term(b->context);
     table_free(&b->clients);
@@ -149,19 +157,44 @@ static long sleep_ms(const struct caloris_broker *b)
     return b->groups && half < IDLE_MS ? (long)(half ? half : 1) : IDLE_MS;
 }
 
-int caloris_broker_run(struct caloris_broker *b, int stop_fd, struct caloris_err *err)
+const char *caloris_broker_clients(const struct caloris_broker *b)
+{
+    return b->clients_bound;
+}
+
+const char *caloris_broker_groups(const struct caloris_broker *b)
+{
+    return b->groups_bound;
+}
+
+/* Takes the signals that came; true when one of them says to end. */
+static bool take_signals(struct caloris_broker *b, int signals)
+{
+    struct signalfd_siginfo info;
+    while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (info.ssi_signo != SIGHUP)
+            return true;
+        admit_reload(b);
+    }
+    return false;
+}
+
+int caloris_broker_run(struct caloris_broker *b, int signals, struct caloris_err *err)
 {
     zmq_pollitem_t items[] = {
         {.socket = b->groups_socket, .events = ZMQ_POLLIN},
         {.socket = b->clients_socket, .events = ZMQ_POLLIN},
-        {.fd = stop_fd, .events = ZMQ_POLLIN},
+        {.fd = signals, .events = ZMQ_POLLIN},
+        {.socket = b->handler, .fd = -1, .events = ZMQ_POLLIN},
     };
+    const int n_items = b->handler ? 4 : 3;
     for (;;) {
-        if (zmq_poll(items, 3, sleep_ms(b)) < 0 && errno != EINTR)
+        if (zmq_poll(items, n_items, sleep_ms(b)) < 0 && errno != EINTR)
             return caloris_err_set(err, CALORIS_INTERNAL, "poll: %s", zmq_strerror(errno));
-        if (items[2].revents & ZMQ_POLLIN)
-            return 0;
         b->now_ms = caloris_time_ns() / 1000000u;
+        if (take_signals(b, signals))
+            return 0;
+        admit_take(b);
         take_groups(b);
         take_clients(b);
         promise_keep(b);

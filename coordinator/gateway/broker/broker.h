@@ -11,13 +11,17 @@
 
 struct caloris_broker;
 struct caloris_err;
+struct caloris_keys;
 struct caloris_store;
 
 struct caloris_broker_options {
-    const char *clients, *groups; /* endpoints to bind; checked by caloris_wire_check_endpoint */
-    const char *user;             /* whom clients without a name of their own speak for */
-    uint64_t beat_ms;             /* how often either side of a group's connection gives a sign */
-    uint64_t lost_ms;             /* the silence after which a group's jobs go to others */
+    const char *clients, *groups;      /* endpoints to bind (proto/endpoint.h) */
+    const struct caloris_keys *server; /* of this gateway, for tcp://; NULL: none */
+    const char *authorized;            /* directory with a file per key that may come; or NULL */
+    const char *token;                 /* public key that may come and do everything; or NULL */
+    const char *user;                  /* who comes without a key: whoever runs this */
+    uint64_t beat_ms; /* how often either side of a group's connection gives a sign */
+    uint64_t lost_ms; /* the silence after which a group's jobs go to others */
 };
 
 /* Binds both sockets; from now on messages arrive. BAD_CONFIG for endpoints that are refused or
@@ -27,9 +31,14 @@ struct caloris_broker *caloris_broker_open(struct caloris_store *store,
                                            const struct caloris_broker_options *options,
                                            struct caloris_err *err);
 
-/* Serves until stop_fd (a signalfd) becomes readable. What can fail meanwhile fails alone, is
- * answered and logged; -1 and err only when nothing works any more. */
-int caloris_broker_run(struct caloris_broker *broker, int stop_fd, struct caloris_err *err);
+/* Where clients and groups are listened to: as it was said, ports that were * filled in. */
+const char *caloris_broker_clients(const struct caloris_broker *broker);
+const char *caloris_broker_groups(const struct caloris_broker *broker);
+
+/* Serves until a signal comes from signals (a signalfd); SIGHUP makes it read the authorized keys
+ * again. What can fail meanwhile fails alone, is answered and logged; -1 and err only when nothing
+ * works any more. */
+int caloris_broker_run(struct caloris_broker *broker, int signals, struct caloris_err *err);
 
 void caloris_broker_close(struct caloris_broker *broker); /* NULL is fine */
 

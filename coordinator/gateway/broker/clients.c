@@ -33,6 +33,14 @@ static void forget(struct caloris_broker *b, struct client *client)
     free(client);
 }
 
+void clients_expel(struct caloris_broker *b, struct client *client)
+{
+    struct caloris_err why;
+    caloris_err_set(&why, CALORIS_REFUSED, "the server refuses your key from now on");
+    answer_failure(b, &client->peer, 0, &why);
+    forget(b, client);
+}
+
 void clients_forget_all(struct caloris_broker *b)
 {
     struct table_node *node;
@@ -71,6 +79,9 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     uint32_t version = caloris_wire_version(hello->version_min, hello->version_max, err);
     if (version == 0)
         return -1;
+    const struct caloris_identity *who = admit_find(b, peer, b->clients_keyed, err);
+    if (!who)
+        return -1;
     struct client *client = find(b, peer);
     if (!client) {
         if (b->clients.count >= BROKER_MAX_CLIENTS)
@@ -83,7 +94,7 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
             return caloris_err_set(err, CALORIS_NO_MEMORY, "no memory for another client");
         }
         client->peer = *peer;
-        snprintf(client->user, sizeof(client->user), "%s", b->options.user);
+        client->who = who;
     }
     client->heard_ms = b->now_ms;
     char agent[] = "caloris-gateway " CALORIS_VERSION;
@@ -111,7 +122,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
                            err) < 0)
         goto out;
     const struct caloris_store_submission submission = {
-        .user = client->user,
+        .user = client->who->user,
         .key = submit->key.data,
         .key_bytes = submit->key.len,
         .body = body.data,
@@ -168,13 +179,25 @@ static int send_status(struct caloris_broker *b, const struct client *client,
     return 0;
 }
 
+/* The job, if this client may know of it: somebody else's is answered as if it were not there. */
+static int find_job(const struct caloris_broker *b, const struct client *client, uint64_t number,
+                    struct caloris_store_job *job, struct caloris_err *err)
+{
+    if (caloris_store_find(b->store, number, job, err) < 0)
+        return -1;
+    if (client->who->rights & (RIGHT_READ_ALL | RIGHT_ADMIN) ||
+        strcmp(client->who->user, job->user) == 0)
+        return 0;
+    return caloris_err_set(err, CALORIS_NOT_FOUND, "no job %" PRIu64, number);
+}
+
 static int take_show(struct caloris_broker *b, struct client *client, const request *message,
                      struct caloris_err *err)
 {
     const uint64_t job = message->show->job;
     struct status_message status;
     struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
-    if (caloris_store_find(b->store, job, &status.job, err) < 0)
+    if (find_job(b, client, job, &status.job, err) < 0)
         return -1;
     int rc = caloris_store_read_job(b->store, job, &json, err);
     if (rc == 0) {
@@ -191,7 +214,10 @@ static int take_results(struct caloris_broker *b, struct client *client, const r
                         struct caloris_err *err)
 {
     struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
-    int rc = caloris_store_read_result(b->store, message->results->job, &json, err);
+    struct caloris_store_job job;
+    if (find_job(b, client, message->results->job, &job, err) < 0)
+        return -1;
+    int rc = caloris_store_read_result(b->store, job.job, &json, err);
     if (rc == 0) {
         to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
         Caloris__Wire__Result result = CALORIS__WIRE__RESULT__INIT;
@@ -249,7 +275,10 @@ static int take_cancel(struct caloris_broker *b, struct client *client, const re
                        struct caloris_err *err)
 {
     struct caloris_store_job job;
-    if (caloris_store_find(b->store, message->cancel->job, &job, err) < 0)
+    if (find_job(b, client, message->cancel->job, &job, err) < 0)
+        return -1;
+    if (strcmp(client->who->user, job.user) != 0 &&
+        admit_check(client->who, RIGHT_ADMIN, "cancelling others' jobs", err) < 0)
         return -1;
     if (job.state == CALORIS_STORE_QUEUED)
         return store_cancelled(b, client, message, &job, err);
@@ -271,7 +300,7 @@ static int take_watch(struct caloris_broker *b, struct client *client, const req
 {
     const Caloris__Wire__Watch *watch = message->watch;
     struct status_message status;
-    if (caloris_store_find(b->store, watch->job, &status.job, err) < 0)
+    if (find_job(b, client, watch->job, &status.job, err) < 0)
         return -1;
     if (status.job.state == CALORIS_STORE_QUEUED &&
         watch_add(b, client, watch->job, watch->has_canvas && watch->canvas, err) < 0)
@@ -302,6 +331,7 @@ static int take_list(struct caloris_broker *b, struct client *client, const requ
     if (limit > BROKER_MAX_LIST)
         limit = BROKER_MAX_LIST;
     const struct caloris_store_filter filter = {
+        .user = client->who->rights & RIGHT_READ_ALL ? NULL : client->who->user,
         .finished_too = asked->has_finished && asked->finished,
         .before = asked->has_before ? asked->before : UINT64_MAX,
     };
@@ -386,21 +416,31 @@ static int take_ping(struct caloris_broker *b, struct client *client, const requ
     return 0;
 }
 
+enum {
+    READ = RIGHT_READ_OWN | RIGHT_READ_ALL,
+    CANCEL = RIGHT_SUBMIT | RIGHT_ADMIN,
+    LOOK = RIGHTS_ALL & ~RIGHT_SERVE, /* any of a client's */
+};
+
+/* What a client may ask for, and which right (any of those named) it needs for it. Whose job may
+ * be seen is another question: find_job. */
 static const struct {
     Caloris__Wire__ClientToGateway__BodyCase body;
+    const char *what;
     int (*take)(struct caloris_broker *b, struct client *client, const request *message,
                 struct caloris_err *err);
+    unsigned rights;
     bool joins; /* goes into the turn's commit; all others see what was committed before them */
 } handlers[] = {
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SUBMIT, take_submit, true},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_PING, take_ping, true},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SHOW, take_show, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_RESULTS, take_results, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CANCEL, take_cancel, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_WATCH, take_watch, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_UNWATCH, take_unwatch, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST, take_list, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CLUSTER, take_cluster, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SUBMIT, "submit", take_submit, RIGHT_SUBMIT, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_PING, "ping", take_ping, 0, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SHOW, "show", take_show, READ, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_RESULTS, "results", take_results, READ, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CANCEL, "cancel", take_cancel, CANCEL, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_WATCH, "watch", take_watch, READ, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_UNWATCH, "unwatch", take_unwatch, 0, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST, "list", take_list, READ, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CLUSTER, "cluster", take_cluster, LOOK, false},
 };
 
 static int take(struct caloris_broker *b, const struct caloris_peer *peer, const request *message,
@@ -415,6 +455,8 @@ static int take(struct caloris_broker *b, const struct caloris_peer *peer, const
     for (size_t i = 0; i < sizeof(handlers) / sizeof(*handlers); i++) {
         if (handlers[i].body != message->body_case)
             continue;
+        if (admit_check(client->who, handlers[i].rights, handlers[i].what, err) < 0)
+            return -1;
         if (!handlers[i].joins)
             promise_keep(b);
         return handlers[i].take(b, client, message, err);

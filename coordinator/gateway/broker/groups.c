@@ -97,6 +97,15 @@ static void lose(struct caloris_broker *b, struct group *group)
     forget(b, group);
 }
 
+void groups_expel(struct caloris_broker *b, struct group *group)
+{
+    caloris_log(CALORIS_LOG_WARN,
+                "group %s: its key may serve no more; %u jobs go back to the queue", group->name,
+                group->n_held);
+    requeue_all(b, group);
+    forget(b, group);
+}
+
 /* ---- hello ---- */
 
 /* Names go into logs and answers as they are. */
@@ -214,6 +223,9 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     if (caloris_wire_version(hello->hello->version_min, hello->hello->version_max, err) == 0 ||
         check_hello(hello, err) < 0)
         return -1;
+    const struct caloris_identity *who = admit_find(b, peer, b->groups_keyed, err);
+    if (!who || admit_check(who, RIGHT_SERVE, "a group", err) < 0)
+        return -1;
     promise_keep(b);
     struct group *group = groups_find(b, peer);
     struct group *before = find_name(b, hello->name);
@@ -236,6 +248,7 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
         if (!group)
             return caloris_err_sys(err, "group %s", hello->name);
         group->peer = *peer;
+        group->who = who;
         group->next = b->groups;
         b->groups = group;
         b->n_groups++;

@@ -13,10 +13,12 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "coordinator/gateway/broker/authorized.h"
 #include "coordinator/gateway/broker/broker.h"
 #include "coordinator/gateway/broker/table.h"
 #include "coordinator/gateway/store/store.h"
 #include "proto/caloris.pb-c.h"
+#include "proto/endpoint.h"
 #include "proto/wire.h"
 
 enum {
@@ -46,7 +48,7 @@ struct watch {
 struct client {
     struct table_node node; /* by the hash of the routing id */
     struct caloris_peer peer;
-    char user[CALORIS_STORE_MAX_USER + 1]; /* whose jobs it submits */
+    const struct caloris_identity *who;
     uint64_t heard_ms;
     struct watch *watches;
 };
@@ -68,6 +70,7 @@ struct live {
 
 struct group {
     struct group *next;
+    const struct caloris_identity *who;
     struct caloris_peer peer;
     char name[BROKER_MAX_NAME + 1], model[BROKER_MAX_NAME + 1], host[BROKER_MAX_NAME + 1];
     uint32_t ranks, capacity;
@@ -96,6 +99,12 @@ struct caloris_broker {
     struct caloris_store *store;
     struct caloris_broker_options options;
     void *context, *clients_socket, *groups_socket;
+    bool clients_keyed, groups_keyed; /* who speaks there has shown a key */
+    char clients_bound[CALORIS_ENDPOINT_MAX], groups_bound[CALORIS_ENDPOINT_MAX];
+    void *handler;                  /* where ZeroMQ asks about keys; NULL: there are none */
+    struct authorized authorized;   /* who may come with a key */
+    struct caloris_identity local;  /* who comes without one */
+    uint64_t refusals_ms, refusals; /* keys refused in the second that began then */
     struct table clients, live;
     size_t n_watches, n_owed;
     struct group *groups;
@@ -109,6 +118,25 @@ struct caloris_broker {
     struct promise *promises;
     size_t n_promises, max_promises;
 };
+
+/* ---- who gets in (admit.c) ---- */
+
+#define ADMIT_CLIENTS "clients" /* names of the two sockets, for the handler of keys */
+#define ADMIT_GROUPS  "groups"
+
+int admit_open(struct caloris_broker *b, struct caloris_err *err);
+void admit_close(struct caloris_broker *b);
+/* Answers what ZeroMQ asks about keys. */
+void admit_take(struct caloris_broker *b);
+/* Reads the authorized keys again; a set that is wrong leaves them as they were. */
+void admit_reload(struct caloris_broker *b);
+/* Who this peer of a socket is; NULL and REFUSED: a key that is authorized no more. */
+const struct caloris_identity *admit_find(const struct caloris_broker *b,
+                                          const struct caloris_peer *peer, bool keyed,
+                                          struct caloris_err *err);
+/* REFUSED unless they have one of these rights (0: whoever got in may). */
+int admit_check(const struct caloris_identity *who, unsigned rights, const char *what,
+                struct caloris_err *err);
 
 /* ---- answers (answer.c): sending never blocks; what cannot be sent is dropped ---- */
 
@@ -176,12 +204,16 @@ void clients_take(struct caloris_broker *b, const struct caloris_peer *peer,
 /* Forgets clients whose connections are gone. */
 void clients_probe(struct caloris_broker *b);
 void clients_forget_all(struct caloris_broker *b);
+/* Forgets one whose key is not what it was, and says so. */
+void clients_expel(struct caloris_broker *b, struct client *client);
 
 void groups_take(struct caloris_broker *b, const struct caloris_peer *peer,
                  const Caloris__Wire__GroupToGateway *message);
 /* Beats that are due, groups that fell silent. */
 void groups_watch_over(struct caloris_broker *b);
 void groups_forget_all(struct caloris_broker *b);
+/* What it holds goes back to the queue, and counts no crash. */
+void groups_expel(struct caloris_broker *b, struct group *group);
 struct group *groups_find(const struct caloris_broker *b, const struct caloris_peer *peer);
 /* The job is nobody's from now on. */
 void groups_unlease(struct caloris_broker *b, struct live *live);
