@@ -189,26 +189,55 @@ static caloris_answer *call(struct caloris_client *client, Caloris__Wire__Client
     }
 }
 
+static int too_many_watches(struct caloris_err *err)
+{
+    return caloris_err_set(err, CALORIS_USAGE, "more than %d jobs watched at a time",
+                           CALORIS_CLIENT_MAX_WATCHES);
+}
+
 /* ---- requests -------------------------------------------------------------------------------- */
 
-int caloris_client_submit(struct caloris_client *client, const char *json, size_t n, uint64_t *job,
-                          struct caloris_err *err)
+static int submit(struct caloris_client *client, const char *json, size_t n, bool watched,
+                  uint64_t *job, bool *again, struct caloris_err *err)
 {
     uint8_t key[16];
     if (getrandom(key, sizeof(key), 0) != (ssize_t)sizeof(key))
         return caloris_err_sys(err, "random bytes for a submission's key");
     Caloris__Wire__ClientToGateway message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
-    Caloris__Wire__Submit submit = CALORIS__WIRE__SUBMIT__INIT;
-    submit.key = (ProtobufCBinaryData){sizeof(key), key};
-    submit.job_json = (ProtobufCBinaryData){n, (uint8_t *)(uintptr_t)json};
+    Caloris__Wire__Submit body = CALORIS__WIRE__SUBMIT__INIT;
+    body.key = (ProtobufCBinaryData){sizeof(key), key};
+    body.job_json = (ProtobufCBinaryData){n, (uint8_t *)(uintptr_t)json};
+    body.has_watch_canvas = body.watch_canvas = watched;
     message.body_case = CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SUBMIT;
-    message.submit = &submit;
+    message.submit = &body;
     caloris_answer *answer =
         call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_ACCEPTED, err);
     if (!answer)
         return -1;
     *job = answer->accepted->job;
+    *again = answer->accepted->again;
     caloris_answer_free(answer);
+    return 0;
+}
+
+int caloris_client_submit(struct caloris_client *client, const char *json, size_t n, uint64_t *job,
+                          struct caloris_err *err)
+{
+    bool again = false;
+    return submit(client, json, n, false, job, &again, err);
+}
+
+int caloris_client_submit_watched(struct caloris_client *client, const char *json, size_t n,
+                                  uint64_t *job, struct caloris_err *err)
+{
+    bool again = false;
+    if (client->n_watches == CALORIS_CLIENT_MAX_WATCHES)
+        return too_many_watches(err);
+    if (submit(client, json, n, true, job, &again, err) < 0)
+        return -1;
+    if (again) /* the connection broke before the answer came: the watch went with it */
+        return caloris_client_watch(client, *job, true, err);
+    client->watches[client->n_watches++] = (struct watch){*job, true};
     return 0;
 }
 
@@ -291,8 +320,7 @@ int caloris_client_watch(struct caloris_client *client, uint64_t job, bool canva
     if (find_watch(client, job))
         return 0;
     if (client->n_watches == CALORIS_CLIENT_MAX_WATCHES)
-        return caloris_err_set(err, CALORIS_USAGE, "more than %d jobs watched at a time",
-                               CALORIS_CLIENT_MAX_WATCHES);
+        return too_many_watches(err);
     struct watch watch = {job, canvas};
     uint64_t deadline_ns = after_ms(client->options.timeout_ms);
     struct caloris_err why = {0};

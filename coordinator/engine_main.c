@@ -24,7 +24,8 @@ enum { LAST_WORDS_MS = 200 };
 enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR };
 
 struct values {
-    char *model, *gateway, *cluster, *server_key, *certificate, *jobs, *out, *logits, *name, *isa;
+    char *model, *gateway, *cluster, *server_key, *certificate, *jobs, *out, *logits, *trace, *name;
+    char *isa;
     bool resume, json, profile;
     int64_t comm, log_level, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens, row_budget;
@@ -93,6 +94,12 @@ static const struct caloris_option options[] = {
      .type = CALORIS_OPTION_FLAG,
      .offset = AT(resume),
      .help = "offline: go on with --out; jobs that have a result there are skipped",
+     .flag_only = true},
+    {.name = "trace",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(trace),
+     .argument = "FILE",
+     .help = "offline: record every step of every job there, for caloris replay (docs/TRACE.md)",
      .flag_only = true},
     {.name = "logits",
      .type = CALORIS_OPTION_TEXT,
@@ -203,7 +210,8 @@ static const struct caloris_program program = {
     .name = "caloris-engine",
     .group = "engine",
     .usage = "mpirun -n N caloris-engine [--model DIR] {--gateway ENDPOINT | --cluster NAME}\n"
-             "mpirun -n N caloris-engine [--model DIR] --jobs IN.jsonl --out OUT.jsonl [--resume]\n"
+             "mpirun -n N caloris-engine [--model DIR] --jobs IN.jsonl --out OUT.jsonl [--resume] "
+             "[--trace FILE]\n"
              "mpirun -n N caloris-engine [--model DIR] --logits IN.jsonl --out OUT.f32\n"
              "caloris-engine --comm threads --ranks N …\n"
              "caloris-engine plan [--model DIR] --ranks N [--weights FORMAT] [--json]\n"
@@ -365,6 +373,8 @@ static int check_usage(const struct values *v, enum verb verb, struct caloris_er
         return caloris_err_set(err, CALORIS_USAGE, "--out says where results go");
     if (v->resume && !v->jobs)
         return caloris_err_set(err, CALORIS_USAGE, "--resume goes with --jobs");
+    if (v->trace && !v->jobs)
+        return caloris_err_set(err, CALORIS_USAGE, "--trace goes with --jobs");
     if (v->resume && strcmp(v->jobs, "-") == 0)
         caloris_log(CALORIS_LOG_DEBUG,
                     "resuming from stdin: lines without id are named by their number");
@@ -429,6 +439,7 @@ static int run(const struct values *v, enum verb verb)
         .offline.options = {.model_dir = v->model,
                             .jobs = v->jobs,
                             .out = v->out,
+                            .trace = v->trace,
                             .resume = v->resume},
         .serve = {.model_dir = v->model,
                   .gateway = serves(v) ? &gateway : NULL,

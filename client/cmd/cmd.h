@@ -35,6 +35,10 @@ struct flags {
     /* run, watch */
     bool view;
     int64_t delay_ms;
+    char *trace;
+    /* replay */
+    double speed;
+    bool step;
     /* list */
     bool all, no_header;
     int64_t limit;
@@ -96,6 +100,9 @@ int cmd_fail(const struct invocation *in, const struct caloris_err *err);
  * Ctrl-C, SIGTERM and SIGHUP end waiting with CANCELLED. */
 struct caloris_client *cmd_connect(const struct invocation *in, struct caloris_err *err);
 
+/* From now on Ctrl-C, SIGTERM and SIGHUP end waiting, once: the verb tidies up. */
+void cmd_catch_signals(void);
+
 /* The signal that came, or 0; and: it was heeded, the gateway may be spoken to again. */
 int cmd_signal(void);
 void cmd_forget_signal(void);
@@ -125,12 +132,19 @@ char *cmd_job_json(const struct invocation *in, struct caloris_err *err);
 
 /* ---- results.c ------------------------------------------------------------------------------- */
 
+/* The text of a result (its ids where it has none), or what failed; with figures, a line of them
+ * on stderr. what names the job in messages. Returns the exit code. */
+int cmd_print_result_json(const struct invocation *in, const char *what, const json_t *result,
+                          bool figures);
+
 /* Fetches a finished job's result and prints its text (--json: all of it) on stdout and, with
  * figures, one line on stderr. A failed job's error goes to stderr. Returns the exit code. */
 int cmd_print_result(const struct invocation *in, struct caloris_client *client, uint64_t job,
                      bool figures);
 
 /* ---- follow.c -------------------------------------------------------------------------------- */
+
+struct recorder; /* record.h */
 
 enum follow {
     FOLLOW_SILENT,
@@ -140,10 +154,11 @@ enum follow {
     FOLLOW_JSON,   /* a JSON line per event */
 };
 
-/* Watches a job to its end; lines go to "lines". 0 and its final state, or -1 and err. */
+/* Watches a job to its end; lines go to "lines", steps to the recorder, too (may be NULL). 0 and
+ * its final state, or -1 and err. */
 int cmd_follow(const struct invocation *in, struct caloris_client *client, uint64_t job,
-               enum follow how, FILE *lines, Caloris__Wire__JobState *state,
-               struct caloris_err *err);
+               enum follow how, FILE *lines, struct recorder *recorder,
+               Caloris__Wire__JobState *state, struct caloris_err *err);
 
 /* The last words on a job that ended so: its result, or why there is none. Returns the exit
  * code. (watch.c) */
@@ -163,6 +178,7 @@ int cmd_find_demo_model(char *to, size_t size, struct caloris_err *err);
 int verb_up(struct invocation *in);
 int verb_run(struct invocation *in);
 int verb_submit(struct invocation *in);
+int verb_replay(struct invocation *in);
 int verb_watch(struct invocation *in);
 int verb_wait(struct invocation *in);
 int verb_list(struct invocation *in);
@@ -177,6 +193,6 @@ int verb_keygen(struct invocation *in);
 int verb_engine(int argc, char **argv);
 
 extern const struct caloris_option up_options[], run_options[], submit_options[], follow_options[],
-    list_options[], presets_options[], keygen_options[];
+    list_options[], presets_options[], replay_options[], keygen_options[];
 
 #endif

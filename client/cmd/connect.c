@@ -27,7 +27,7 @@ void cmd_forget_signal(void)
 
 /* The first signal ends waiting and lets the verb tidy up; a second one of the kind ends the
  * process. */
-static void catch_signals(void)
+void cmd_catch_signals(void)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
@@ -83,7 +83,7 @@ struct caloris_client *cmd_connect(const struct invocation *in, struct caloris_e
     };
     if (caloris_address_find(&wish, &address, err) < 0)
         return NULL;
-    catch_signals();
+    cmd_catch_signals();
     struct caloris_client *client = caloris_client_open(&options, err);
     explicit_bzero(&address.keys, sizeof(address.keys));
     return client;

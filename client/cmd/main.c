@@ -24,6 +24,11 @@ static const struct verb verbs[] = {
     {"watch", "JOB", 1, 1, WANTS_GATEWAY, "see what happens to a job until it ends",
      "Shows a job until it ends, then its text: painted on a terminal, else a line for each step.",
      follow_options, verb_watch},
+    {"replay", "FILE", 1, 1, WANTS_NOTHING, "show recordings made with --trace",
+     "Shows what --trace of run, watch or caloris-engine recorded, as if it happened now: painted "
+     "on a terminal, else a line for each step; then the text. \"-\" reads stdin. The format is "
+     "that of docs/TRACE.md.",
+     replay_options, verb_replay},
     {"wait", "JOB…", 1, MAX_OPERANDS, WANTS_GATEWAY, "wait until jobs have ended",
      "Waits until the jobs have ended. Exit code 0 when all are done, 1 when one failed or was "
      "cancelled.",

@@ -124,8 +124,9 @@ json_t *cmd_cluster_json(const Caloris__Wire__Cluster *cluster)
     return object;
 }
 
-/* {"step", "masks_left", "full", "cells": [{"position", "kind", "token", "confidence"}]}; a
- * token's bytes as text where they are UTF-8. */
+/* {"step", "masks_left", "full", "phase", "rows", "seconds",
+ *  "cells": [{"position", "kind", "token", "confidence"}]}; a token's bytes as text where they are
+ * UTF-8. */
 json_t *cmd_progress_json(const Caloris__Wire__Progress *progress)
 {
     static const char *const kinds[] = {
@@ -138,6 +139,14 @@ json_t *cmd_progress_json(const Caloris__Wire__Progress *progress)
     put(object, "step", integer(progress->step));
     put(object, "masks_left", integer(progress->masks_left));
     put(object, "full", json_boolean(progress->full));
+    if (progress->has_phase)
+        put(object, "phase",
+            json_string(progress->phase == CALORIS__WIRE__STEP_PHASE__REFRESH ? "refresh"
+                                                                              : "denoise"));
+    if (progress->has_rows)
+        put(object, "rows", integer(progress->rows));
+    if (progress->has_seconds)
+        put(object, "seconds", json_real(progress->seconds));
     if (progress->has_cells_total)
         put(object, "cells_total", integer(progress->cells_total));
     if (progress->has_prompt_cells)

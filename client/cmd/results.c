@@ -65,11 +65,25 @@ static void print_figures(const struct invocation *in, const json_t *result)
 }
 
 /* {"error": {"code", "message"}} */
-static int print_error(const struct invocation *in, uint64_t job, const json_t *error)
+static int print_error(const struct invocation *in, const char *what, const json_t *error)
 {
     const char *message = json_string_value(json_object_get(error, "message"));
-    cmd_say(in, "job %" PRIu64 " failed: %s", job, message ? message : "no reason is given");
+    cmd_say(in, "%s failed: %s", what, message ? message : "no reason is given");
     return EXIT_JOB_FAILED;
+}
+
+int cmd_print_result_json(const struct invocation *in, const char *what, const json_t *result,
+                          bool figures)
+{
+    const json_t *error = json_object_get(result, "error");
+    const json_t *text = json_object_get(result, "text");
+    int rc = error ? print_error(in, what, error)
+             : json_is_string(text)
+                 ? print_text(in, json_string_value(text), json_string_length(text))
+                 : print_ids(in, json_object_get(result, "ids"));
+    if (rc == EXIT_DONE && figures)
+        print_figures(in, result);
+    return rc;
 }
 
 int cmd_print_result(const struct invocation *in, struct caloris_client *client, uint64_t job,
@@ -88,19 +102,17 @@ int cmd_print_result(const struct invocation *in, struct caloris_client *client,
     if (!result)
         return cmd_fail(in, &err);
 
-    const json_t *error = json_object_get(result, "error");
-    const json_t *text = json_object_get(result, "text");
-    rc = error ? print_error(in, job, error) : EXIT_DONE;
+    snprintf(what, sizeof(what), "job %" PRIu64, job);
     if (in->flags.json) {
+        rc = json_object_get(result, "error") ? cmd_print_result_json(in, what, result, false)
+                                              : EXIT_DONE;
         int printed = cmd_print_json(in, json_incref(result));
         rc = printed ? printed : rc;
-    } else if (!error && json_is_string(text)) {
-        rc = print_text(in, json_string_value(text), json_string_length(text));
-    } else if (!error) {
-        rc = print_ids(in, json_object_get(result, "ids"));
+        if (rc == EXIT_DONE && figures)
+            print_figures(in, result);
+    } else {
+        rc = cmd_print_result_json(in, what, result, figures);
     }
-    if (rc == EXIT_DONE && figures)
-        print_figures(in, result);
     json_decref(result);
     return rc;
 }

@@ -1,5 +1,5 @@
 /* run: submit, watch, print. submit: the first of these alone. */
-#include "client/cmd/cmd.h"
+#include "client/cmd/record.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -39,17 +39,26 @@ const struct caloris_option submit_options[] = {JOB_OPTIONS, {.name = NULL}};
      .help =                                                                                       \
          "paint the whole canvas while it is denoised: masks, tokens coloured by how sure the "    \
          "model was; a line per step where stdout is no terminal"},                                \
+        {.name = "delay",                                                                          \
+         .type = CALORIS_OPTION_INT,                                                               \
+         .offset = AT(delay_ms),                                                                   \
+         .argument = "MS",                                                                         \
+         .default_text = "0",                                                                      \
+         .min = 0,                                                                                 \
+         .max = 60000,                                                                             \
+         .flag_only = true,                                                                        \
+         .help = "hold every step for so many milliseconds before the eyes"},                      \
     {                                                                                              \
-        .name = "delay", .type = CALORIS_OPTION_INT, .offset = AT(delay_ms), .argument = "MS",     \
-        .default_text = "0", .min = 0, .max = 60000, .flag_only = true,                            \
-        .help = "hold every step for so many milliseconds before the eyes"                         \
+        .name = "trace", .type = CALORIS_OPTION_TEXT, .offset = AT(trace), .argument = "FILE",     \
+        .flag_only = true, .help = "record every step there, for caloris replay (docs/TRACE.md)"   \
     }
 
 const struct caloris_option follow_options[] = {VIEW_OPTIONS, {.name = NULL}};
 const struct caloris_option run_options[] = {JOB_OPTIONS, VIEW_OPTIONS, {.name = NULL}};
 
-static int submit(const struct invocation *in, struct caloris_client **client, uint64_t *job,
-                  struct caloris_err *err)
+/* watched: from before its first step on, so that none is missed. */
+static int submit(const struct invocation *in, bool watched, struct caloris_client **client,
+                  uint64_t *job, struct caloris_err *err)
 {
     char *json = cmd_job_json(in, err);
     if (!json)
@@ -57,7 +66,8 @@ static int submit(const struct invocation *in, struct caloris_client **client, u
     int rc = -1;
     *client = cmd_connect(in, err);
     if (*client)
-        rc = caloris_client_submit(*client, json, strlen(json), job, err);
+        rc = watched ? caloris_client_submit_watched(*client, json, strlen(json), job, err)
+                     : caloris_client_submit(*client, json, strlen(json), job, err);
     free(json);
     return rc;
 }
@@ -68,7 +78,7 @@ int verb_submit(struct invocation *in)
     struct caloris_client *client = NULL;
     uint64_t job;
     int rc = EXIT_DONE;
-    if (submit(in, &client, &job, &err) < 0)
+    if (submit(in, false, &client, &job, &err) < 0)
         rc = cmd_fail(in, &err);
     else if (in->flags.json)
         rc = cmd_print_json(in, json_pack("{s:I}", "job", (json_int_t)job));
@@ -104,15 +114,23 @@ int verb_run(struct invocation *in)
 {
     struct caloris_err err = {0};
     struct caloris_client *client = NULL;
+    struct recorder recorder, *records = in->flags.trace ? &recorder : NULL;
     Caloris__Wire__JobState state;
+    const enum follow how = how_to_show(in);
     uint64_t job;
     int rc;
-    if (submit(in, &client, &job, &err) < 0)
+    if (records && recorder_open(records, in, &err) < 0)
+        return cmd_fail(in, &err);
+    if (submit(in, how != FOLLOW_SILENT || records, &client, &job, &err) < 0)
         rc = cmd_fail(in, &err);
-    else if (cmd_follow(in, client, job, how_to_show(in), stderr, &state, &err) < 0)
+    else if (cmd_follow(in, client, job, how, stderr, records, &state, &err) < 0)
         rc = cmd_signal() ? give_up(in, client, job) : cmd_fail(in, &err);
     else
         rc = cmd_finish(in, client, job, state, !in->flags.quiet);
+    if (records && client && rc != caloris_exit_client(CALORIS_UNREACHABLE))
+        recorder_end(records, client, job);
+    if (records)
+        rc = recorder_close(records, rc);
     caloris_client_close(client);
     return rc;
 }

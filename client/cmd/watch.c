@@ -1,5 +1,5 @@
 /* watch: what happens to a job. wait: until jobs have ended. */
-#include "client/cmd/cmd.h"
+#include "client/cmd/record.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -33,6 +33,7 @@ int verb_watch(struct invocation *in)
 {
     struct caloris_err err = {0};
     struct caloris_client *client = NULL;
+    struct recorder recorder, *records = in->flags.trace ? &recorder : NULL;
     Caloris__Wire__JobState state;
     uint64_t job;
     bool terminal = isatty(STDOUT_FILENO);
@@ -41,12 +42,20 @@ int verb_watch(struct invocation *in)
                       : in->flags.view ? FOLLOW_CANVAS
                                        : FOLLOW_ANSWER;
     int rc;
-    if (cmd_job_number(in->operands[0], &job, &err) < 0 || !(client = cmd_connect(in, &err)) ||
-        cmd_follow(in, client, job, how, stdout, &state, &err) < 0)
+    if (cmd_job_number(in->operands[0], &job, &err) < 0 ||
+        (records && recorder_open(records, in, &err) < 0))
+        return cmd_fail(in, &err);
+    if (!(client = cmd_connect(in, &err)) ||
+        cmd_follow(in, client, job, how, stdout, records, &state, &err) < 0) {
         rc = cmd_fail(in, &err);
-    else
+    } else {
         rc = in->flags.json ? exit_of(state)
                             : cmd_finish(in, client, job, state, terminal && !in->flags.quiet);
+        if (records)
+            recorder_end(records, client, job);
+    }
+    if (records)
+        rc = recorder_close(records, rc);
     caloris_client_close(client);
     return rc;
 }

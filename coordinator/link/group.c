@@ -1,9 +1,8 @@
 #include "coordinator/link/group.h"
 
-#include "base/buf.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "proto/caloris.pb-c.h"
+#include "coordinator/link/progress.h"
 #include "proto/curve.h"
 #include "proto/wire.h"
 
@@ -198,83 +197,23 @@ int group_send_leave(struct group_socket *s, struct caloris_err *err)
 
 /* ---- progress -------------------------------------------------------------------------------- */
 
-enum { MAX_PIECES = 64 << 20 };
-
-/* One cell; its token's bytes go to the end of pieces, where the caller finds them when all are
- * there. */
-static int fill_cell(Caloris__Wire__Cell *cell, const struct link_model *model,
-                     const struct group_job *job, const struct caloris_reveal *reveal,
-                     struct caloris_buf *pieces, struct caloris_err *err)
-{
-    caloris__wire__cell__init(cell);
-    cell->position = reveal->position;
-    if (reveal->id == job->job.mask_id) {
-        cell->kind = CALORIS__WIRE__CELL_KIND__MASK;
-        return 0;
-    }
-    const bool prompt = reveal->position < job->job.prompt && !job->job.holes;
-    cell->kind = prompt ? CALORIS__WIRE__CELL_KIND__PROMPT : CALORIS__WIRE__CELL_KIND__REVEALED;
-    cell->has_token = 1;
-    cell->token = (uint32_t)reveal->id;
-    cell->has_confidence = !prompt;
-    cell->confidence = reveal->confidence;
-    if (!model->tokenizer)
-        return 0;
-    const size_t before = pieces->size;
-    if (caloris_tokenizer_decode(model->tokenizer, &reveal->id, 1, false, pieces, err) < 0)
-        return -1;
-    cell->has_text = 1;
-    cell->text.len = pieces->size - before;
-    return 0;
-}
-
 int group_send_progress(struct group_socket *s, const struct link_model *model,
                         struct group_job *job, const struct caloris_event *event,
                         struct caloris_err *err)
 {
-    const size_t n = event->n_reveals;
-    Caloris__Wire__Cell *cells = calloc(n ? n : 1, sizeof(*cells));
-    Caloris__Wire__Cell **list = calloc(n ? n : 1, sizeof(Caloris__Wire__Cell *));
-    struct caloris_buf pieces = CALORIS_BUF(MAX_PIECES);
-    int rc = -1;
-    if (!cells || !list) {
-        caloris_err_sys(err, "progress of %zu cells", n);
-        goto out;
-    }
-    for (size_t i = 0; i < n; i++) {
-        list[i] = &cells[i];
-        if (fill_cell(&cells[i], model, job, &event->reveals[i], &pieces, err) < 0)
-            goto out;
-    }
-    uint8_t *at = (uint8_t *)pieces.data;
-    for (size_t i = 0; i < n; i++) {
-        if (!cells[i].has_text)
-            continue;
-        cells[i].text.data = at;
-        at += cells[i].text.len;
-    }
+    struct link_progress *progress = link_progress_new(model, &job->job, event, err);
+    if (!progress)
+        return -1;
     Caloris__Wire__LeaseId lease = lease_id(&job->lease);
-    Caloris__Wire__Progress progress = CALORIS__WIRE__PROGRESS__INIT;
     Caloris__Wire__LeaseProgress lease_progress = CALORIS__WIRE__LEASE_PROGRESS__INIT;
     Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
-    progress.seq = ++job->seq;
-    progress.step = event->step;
-    progress.masks_left = event->masks_left;
-    progress.full = event->kind == CALORIS_EVENT_SNAPSHOT;
-    progress.has_cells_total = progress.has_prompt_cells = 1;
-    progress.cells_total = (uint32_t)job->job.length;
-    progress.prompt_cells = (uint32_t)job->job.prompt;
-    progress.cells = list;
-    progress.n_cells = n;
+    progress->message.seq = ++job->seq;
     lease_progress.job = job->number;
     lease_progress.lease = &lease;
-    lease_progress.progress = &progress;
+    lease_progress.progress = &progress->message;
     message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_PROGRESS;
     message.progress = &lease_progress;
-    rc = send(s, &message, err);
-out:
-    free(cells);
-    free(list);
-    caloris_buf_free(&pieces);
+    int rc = send(s, &message, err);
+    link_progress_free(progress);
     return rc;
 }

@@ -24,6 +24,12 @@ int link_model_load(struct link_model *model, const char *dir,
     return 0;
 }
 
+const char *link_model_name(const char *dir)
+{
+    const char *slash = strrchr(dir, '/');
+    return slash ? slash + 1 : dir;
+}
+
 void link_model_free(struct link_model *model)
 {
     caloris_tokenizer_free(model->tokenizer);

@@ -19,6 +19,8 @@ struct link_model {
 
 int link_model_load(struct link_model *model, const char *dir,
                     const struct caloris_engine_facts *facts, struct caloris_err *err);
+/* The last part of its folder's path: how people call it. */
+const char *link_model_name(const char *dir);
 void link_model_free(struct link_model *model);
 
 /* A job on its way: what its result needs besides the canvas. */

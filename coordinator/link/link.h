@@ -23,6 +23,7 @@ struct caloris_offline_options {
     const char *jobs;  /* "-": stdin */
     const char *out;   /* must not be jobs */
     size_t row_budget; /* rows that a step is filled up to */
+    const char *trace; /* every step of every job goes there (docs/TRACE.md); NULL: nowhere */
     bool resume;       /* skip jobs whose id stands in out; drop a torn last line */
 };
 /* What it did, for the closing line and the exit code. */

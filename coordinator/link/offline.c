@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "coordinator/link/job.h"
+#include "coordinator/link/recorder.h"
 #include "coordinator/link/signals.h"
 
 #include <errno.h>
@@ -29,6 +30,11 @@ enum {
     PROGRESS_EVERY_MS = 200,
 };
 
+struct work {
+    struct link_job job;
+    struct link_recording recording;
+};
+
 struct offline {
     const struct caloris_offline_options *options;
     struct caloris_offline_report *report;
@@ -40,6 +46,7 @@ struct offline {
     uint64_t line_number, lines; /* lines: in the whole file, 0 when unknown */
     int out;
     int signals;
+    struct link_recorder recorder;
     json_t *ids;  /* of jobs seen, as keys; true: has a result from before */
     bool no_more; /* input ended or stopped */
     bool stopped; /* by a signal */
@@ -200,6 +207,13 @@ static int name_job(struct offline *o, struct caloris_job *job, struct caloris_e
     return 0;
 }
 
+static void free_work(struct work *work)
+{
+    link_job_free(&work->job);
+    link_recording_free(&work->recording);
+    free(work);
+}
+
 /* One line. *bad: a complaint about the job itself, which fails alone; -1: we cannot go on. */
 static int take_line(struct offline *o, size_t n, bool *bad, struct caloris_job *job,
                      struct caloris_err *err)
@@ -226,20 +240,21 @@ static int take_line(struct offline *o, size_t n, bool *bad, struct caloris_job 
     if (json_object_set_new(o->ids, job->id, json_false()) < 0)
         return caloris_err_sys(err, "remembering ids");
 
-    struct link_job *mine = calloc(1, sizeof(*mine));
+    struct work *mine = calloc(1, sizeof(*mine));
     struct caloris_request *request = NULL;
     if (!mine)
         return caloris_err_sys(err, "job");
-    if (link_prepare(&o->model, job, mine, &request, err) < 0) {
-        free(mine);
+    if (link_prepare(&o->model, job, &mine->job, &request, err) < 0) {
+        free_work(mine);
         *bad = true;
         return 0;
     }
     request->owner = mine;
+    request->follow = o->recorder.fd >= 0;
+    link_recording_begin(&o->recorder, &mine->recording, job, o->line, n);
     if (caloris_schedule_submit(o->schedule, request, err) < 0) {
         caloris_request_free(request);
-        link_job_free(mine);
-        free(mine);
+        free_work(mine);
         *bad = true;
         return 0;
     }
@@ -276,7 +291,7 @@ static int read_job(struct offline *o, struct caloris_err *err)
 
 static int take_event(struct offline *o, struct caloris_event *event, struct caloris_err *err)
 {
-    struct link_job *job = event->owner;
+    struct work *work = event->owner;
     struct caloris_buf json = CALORIS_BUF(CALORIS_JOB_MAX_BYTES * 4u);
     uint64_t tokens = 0;
     int rc = 0;
@@ -284,22 +299,28 @@ static int take_event(struct offline *o, struct caloris_event *event, struct cal
     case CALORIS_EVENT_FINISHED:
         o->in_flight--;
         o->report->done++;
-        if (link_result(&o->model, job, event, &json, &tokens, err) < 0 ||
-            write_line(o, &json, err) < 0)
+        if (link_result(&o->model, &work->job, event, &json, &tokens, err) < 0) {
             rc = -1;
+            break;
+        }
+        link_recording_end(&o->recorder, &work->recording, &json);
+        rc = write_line(o, &json, err);
         o->report->tokens += tokens;
         o->report->forward_passes += event->step;
         break;
     case CALORIS_EVENT_CANCELLED:
         o->in_flight--;
         break;
+    case CALORIS_EVENT_SNAPSHOT:
+    case CALORIS_EVENT_STEP:
+        link_recording_add(&o->recorder, &work->recording, &o->model, &work->job, event);
+        return 0;
     default:
         return 0;
     }
     caloris_request_free(event->request);
     event->request = NULL;
-    link_job_free(job);
-    free(job);
+    free_work(work);
     caloris_buf_free(&json);
     return rc;
 }
@@ -360,11 +381,9 @@ static void drop_events(struct offline *o)
     struct caloris_event *event;
     while ((event = caloris_schedule_next_event(o->schedule, 0)) != NULL) {
         if (event->kind == CALORIS_EVENT_FINISHED || event->kind == CALORIS_EVENT_CANCELLED) {
-            struct link_job *job = event->owner;
             caloris_request_free(event->request);
             event->request = NULL;
-            link_job_free(job);
-            free(job);
+            free_work(event->owner);
         }
         caloris_event_free(event);
     }
@@ -374,7 +393,12 @@ int caloris_offline_body(struct caloris_engine *engine, void *arg, struct calori
 {
     struct caloris_offline *offline = arg;
     struct offline o = {
-        .options = &offline->options, .report = &offline->report, .out = -1, .signals = -1};
+        .options = &offline->options,
+        .report = &offline->report,
+        .out = -1,
+        .signals = -1,
+        .recorder = {offline->options.trace, link_model_name(offline->options.model_dir), -1},
+    };
     int rc = -1;
     o.terminal = isatty(STDERR_FILENO);
     o.started_ms = o.synced_ms = caloris_time_wall_ms();
@@ -384,6 +408,7 @@ int caloris_offline_body(struct caloris_engine *engine, void *arg, struct calori
         goto out;
     }
     if (open_input(&o, err) < 0 || open_output(&o, err) < 0 ||
+        link_recorder_open(&o.recorder, o.options->resume, err) < 0 ||
         link_model_load(&o.model, o.options->model_dir, caloris_engine_facts(engine), err) < 0)
         goto out;
     o.schedule = caloris_schedule_new(caloris_engine_facts(engine), err);
@@ -418,6 +443,7 @@ out:
     link_signals_close(o.signals);
     caloris_schedule_free(o.schedule);
     link_model_free(&o.model);
+    link_recorder_close(&o.recorder);
     free(o.line);
     if (o.in && o.in != stdin)
         fclose(o.in);

@@ -429,12 +429,6 @@ static void *coordinator_thread(void *arg)
     return NULL;
 }
 
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* Requests that no event handed to the thread any more. */
 static void drop_events(struct serve *s)
 {
@@ -459,7 +453,7 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
     gethostname(host, sizeof(host));
     host[sizeof(host) - 1] = '\0';
     snprintf(name, sizeof(name), "%s-%d", host, (int)getpid());
-    snprintf(model, sizeof(model), "%s", last_part(options->model_dir));
+    snprintf(model, sizeof(model), "%s", link_model_name(options->model_dir));
     s.who = (struct group_identity){
         .name = options->name ? options->name : name,
         .model = model,

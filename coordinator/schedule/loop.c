@@ -24,6 +24,9 @@ static void tell_step(struct caloris_schedule *schedule, struct caloris_task *ta
     if (!event)
         return;
     describe(task, &member->denoise, CALORIS_EVENT_STEP, event);
+    event->rows = member->step_rows;
+    event->refresh = member->refresh;
+    event->step_s = schedule->step_s;
     if (member->n_reveals > 0)
         memcpy(event->reveals, member->reveals, member->n_reveals * sizeof(*event->reveals));
     caloris_events_push(&schedule->events, event);
@@ -304,7 +307,9 @@ int caloris_schedule_loop(struct caloris_schedule *schedule, struct caloris_engi
     while (status == 0 && gather(schedule)) {
         struct caloris_step_result result;
         pack_steps(schedule);
+        const uint64_t begun_ns = caloris_time_ns();
         status = caloris_engine_step(engine, &schedule->pack.plan, &result, &why);
+        schedule->step_s = (double)(caloris_time_ns() - begun_ns) * 1e-9;
         if (status == 0)
             settle(schedule, &result);
     }

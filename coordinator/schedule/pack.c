@@ -256,7 +256,10 @@ void caloris_pack_step(struct caloris_pack *pack, struct caloris_member *member)
     const size_t ranges = caloris_denoise_rows(&member->denoise, pack->ranges);
     const uint32_t span = add_spans(pack, member->slot, ranges);
     const uint32_t partner = guided ? add_spans(pack, member->partner, ranges) : CALORIS_NO_PARTNER;
-    member->rows += caloris_member_rows(member);
+    member->step_rows = caloris_member_rows(member);
+    member->rows += member->step_rows;
+    member->refresh = member->denoise.params.cache != CALORIS_CACHE_NONE &&
+                      caloris_denoise_is_full(&member->denoise);
     member->passes++;
     add_part(pack, member, span, partner);
     for (size_t i = 0; i < member->n_followers; i++)

@@ -27,6 +27,8 @@ struct caloris_member {
     size_t n_followers;
     uint64_t rows;                  /* computed so far */
     uint32_t passes;                /* forward passes so far; a shared one is its leader's */
+    size_t step_rows;               /* of its last step */
+    bool refresh;                   /* its last step made the K/V of all rows anew */
     struct caloris_reveal *reveals; /* [canvas length]: decided by its last step, not sent yet */
     size_t n_reveals;
     uint64_t arrival;   /* how many came before it */

@@ -109,8 +109,10 @@ struct caloris_event {
     /* Forward passes so far; of several candidates those of all, one for the step that they
      * shared; STEP and SNAPSHOT tell of the first candidate alone. */
     uint32_t step;
-    uint64_t rows;                  /* FINISHED, CANCELLED: computed over all of them */
-    uint32_t masks_left;            /* at FINISHED: 0 but for quota "block" with holes */
+    uint64_t rows;       /* STEP: computed in it; FINISHED, CANCELLED: over all of them */
+    double step_s;       /* STEP: that it took, with all that shared it */
+    bool refresh;        /* STEP: it made the K/V of all rows anew */
+    uint32_t masks_left; /* at FINISHED: 0 but for quota "block" with holes */
     struct caloris_answer *answers; /* FINISHED: [params.best] best first */
     size_t n_answers;
     uint32_t candidate;          /* STAND: of the request, counted from 0 */

@@ -43,6 +43,7 @@ struct caloris_schedule {
     size_t n_to_release;
     struct caloris_member **chosen, **candidates; /* [slots] */
     uint64_t turn;
+    double step_s; /* that the last one took */
     struct caloris_pack pack;
     struct caloris_regions regions;
 };

@@ -41,6 +41,14 @@ void clients_expel(struct caloris_broker *b, struct client *client)
     forget(b, client);
 }
 
+void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job)
+{
+    struct client *client = find(b, peer);
+    struct caloris_err why;
+    if (client && watch_add(b, client, job, true, &why) < 0)
+        broker_warn(b, "%s", why.text);
+}
+
 void clients_forget_all(struct caloris_broker *b)
 {
     struct table_node *node;
@@ -136,6 +144,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         .peer = client->peer,
         .to_client = true,
         .request = message->request,
+        .watch = submit->has_watch_canvas && submit->watch_canvas,
     };
     if (promise_room(b, err) < 0 ||
         caloris_store_add(b->store, &submission, &promise.job, &promise.again, err) < 0)

@@ -79,6 +79,8 @@ static void keep(struct caloris_broker *b, const struct promise *p)
     case PROMISE_ACCEPTED:
         b->counts.queued += !p->again;
         send_accepted(b, p);
+        if (p->watch && !p->again)
+            clients_watch(b, &p->peer, p->job);
         return;
     case PROMISE_ENDED:
         keep_ended(b, p);

@@ -92,6 +92,7 @@ struct promise {
     uint64_t request; /* of the client */
     uint64_t job;
     bool again;            /* ACCEPTED */
+    bool watch;            /* ACCEPTED: the client watches its canvas from the start */
     struct lease_id lease; /* the group's */
 };
 
@@ -201,6 +202,8 @@ void promise_keep(struct caloris_broker *b);
 
 void clients_take(struct caloris_broker *b, const struct caloris_peer *peer,
                   const Caloris__Wire__ClientToGateway *message);
+/* The client behind peer watches the job's canvas, if it is still there. */
+void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job);
 /* Forgets clients whose connections are gone. */
 void clients_probe(struct caloris_broker *b);
 void clients_forget_all(struct caloris_broker *b);

@@ -1,0 +1,35 @@
+/* client/cmd/screen.h: the steps of one canvas before the eyes: painted in the terminal, or a line
+ * for each. */
+#ifndef CALORIS_CMD_SCREEN_H
+#define CALORIS_CMD_SCREEN_H
+
+#include "base/buf.h"
+#include "client/cmd/cmd.h"
+#include "client/view/view.h"
+
+enum { SCREEN_FRAME_MS = 30 }; /* a terminal shows no more than one in so many milliseconds */
+
+struct screen {
+    enum follow how;
+    FILE *lines;               /* of FOLLOW_STEPS */
+    struct caloris_view *view; /* NULL: nothing is shown of steps */
+    struct caloris_buf frame;
+    uint64_t painted_ns;
+    bool dirty; /* the view knows more than the screen shows */
+};
+
+int screen_open(struct screen *screen, enum follow how, FILE *lines, struct caloris_err *err);
+
+/* Takes in a step and shows it, then holds it for delay_ms. Without a delay the terminal gets the
+ * frames it can show, not every one: what is dirty is painted with screen_paint. */
+int screen_show(struct screen *screen, const Caloris__Wire__Progress *progress, uint64_t delay_ms,
+                struct caloris_err *err);
+int screen_paint(struct screen *screen, struct caloris_err *err);
+
+/* Waits; a signal ends it early. */
+void screen_hold(uint64_t ms);
+
+/* Removes what was painted; the screen can be closed twice. */
+void screen_close(struct screen *screen);
+
+#endif

@@ -1,0 +1,39 @@
+/* coordinator/link/recorder.h (inside link): recordings of requests (proto/trace.h) in a file: each
+ * is kept in memory until its request has finished, and then written whole. */
+#ifndef CALORIS_LINK_RECORDER_H
+#define CALORIS_LINK_RECORDER_H
+
+#include "base/buf.h"
+#include "coordinator/link/job.h"
+
+/* A file of recordings. A recording is a help: what goes wrong is logged once, ends all recording,
+ * and no job fails of it. */
+struct link_recorder {
+    const char *path;  /* NULL: nothing is recorded */
+    const char *model; /* its name */
+    int fd;            /* -1: not open */
+};
+
+/* Of one request. */
+struct link_recording {
+    struct caloris_buf job;  /* its JSON */
+    struct caloris_buf text; /* lines so far */
+};
+
+/* resume: goes on behind the last whole recording of a file that is there. */
+int link_recorder_open(struct link_recorder *recorder, bool resume, struct caloris_err *err);
+void link_recorder_close(struct link_recorder *recorder);
+
+/* The job in json [n] is to be recorded. */
+void link_recording_begin(struct link_recorder *recorder, struct link_recording *recording,
+                          const struct caloris_job *parsed, const char *json, size_t n);
+/* A STEP or SNAPSHOT event of it. */
+void link_recording_add(struct link_recorder *recorder, struct link_recording *recording,
+                        const struct link_model *model, const struct link_job *job,
+                        const struct caloris_event *event);
+/* Its result; writes it all. */
+void link_recording_end(struct link_recorder *recorder, struct link_recording *recording,
+                        const struct caloris_buf *result);
+void link_recording_free(struct link_recording *recording); /* the contents */
+
+#endif

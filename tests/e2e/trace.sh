@@ -1,0 +1,103 @@
+#!/bin/bash
+# Recordings of real runs: put together step by step they end in exactly the results; they survive a
+# torn end, replay from a pipe, and of what is no recording the line is named.
+. "$(dirname "$0")/lib.sh"
+
+checked() # file, how many recordings at least
+{
+    trace_check "$1" "$2" >"$WORK/check.log" 2>&1 || fail "$1: $(cat "$WORK/check.log")"
+}
+
+offline() # model, jobs, options…
+{
+    local model=$1 jobs=$2
+    shift 2
+    limited 100 caloris-engine --comm threads --ranks 2 --threads 1 --row-budget 128 \
+        --model "$model" --jobs "$jobs" --out "$WORK/out.jsonl" "$@" >"$WORK/engine.log" 2>&1 ||
+        fail "offline: exit $?"
+}
+
+# ---- every way of decoding -----------------------------------------------------------------------
+
+for set in llada llada-gqa; do
+    golden_jobs make $set >"$WORK/jobs.jsonl" || fail "$set"
+    rm -f "$WORK/out.jsonl"
+    offline "$GOLDEN/$set" "$WORK/jobs.jsonl" --trace "$WORK/$set.jsonl"
+    checked "$WORK/$set.jsonl" "$(wc -l <"$WORK/jobs.jsonl")"
+done
+
+demo=$SOURCE/deploy/models/tinycoder
+{
+    golden_jobs make tinycoder:1 | head -n 6
+    cat <<'LINES'
+{"id": "hole", "prompt": "def f(a):\n    return [M][M]\n", "hole": "[M]", "gen_length": 8}
+{"id": "guided", "prompt": "def f(a):\n", "gen_length": 24, "cfg_scale": 0.5, "cache": "dual", "block_length": 8}
+{"id": "warm", "prompt": "def f(a):\n", "gen_length": 24, "temperature": 1.5, "order": "random"}
+{"id": "best", "prompt": "def f(a):\n", "gen_length": 24, "temperature": 2, "best": 3, "seed": 5}
+LINES
+} >"$WORK/jobs.jsonl"
+rm -f "$WORK/out.jsonl"
+offline "$demo" "$WORK/jobs.jsonl" --trace "$WORK/demo.jsonl"
+checked "$WORK/demo.jsonl" 10
+
+# ---- a torn end is dropped, the rest is kept -----------------------------------------------------
+
+lines=$(wc -l <"$WORK/demo.jsonl")
+head -n $((lines - 2)) "$WORK/demo.jsonl" >"$WORK/torn.jsonl"
+printf '{"step": 9' >>"$WORK/torn.jsonl"
+cat >>"$WORK/jobs.jsonl" <<'LINES'
+{"id": "more", "prompt": "def g(a):\n", "gen_length": 16}
+LINES
+offline "$demo" "$WORK/jobs.jsonl" --trace "$WORK/torn.jsonl" --resume
+checked "$WORK/torn.jsonl" 10
+
+# ---- run, watch, replay --------------------------------------------------------------------------
+
+cat >"$WORK/inside.sh" <<'INSIDE'
+set -eu
+prompt="Return the largest even number of a list."
+caloris run -q --trace "$WORK/run.jsonl" "$prompt" >"$WORK/text"
+caloris run -q --json --trace "$WORK/json.jsonl" --preset exact --early-stop false \
+    "$prompt" >"$WORK/result"
+caloris watch 1 --trace "$WORK/late.jsonl" >/dev/null 2>"$WORK/late.err"
+INSIDE
+export WORK
+limited 60 caloris up -q --ranks 2 -- bash "$WORK/inside.sh" >"$WORK/up.log" 2>&1 || fail "up: $?"
+checked "$WORK/run.jsonl" 1
+checked "$WORK/json.jsonl" 1
+[ "$(wc -l <"$WORK/json.jsonl")" = 98 ] || fail "96 steps, $(wc -l <"$WORK/json.jsonl") lines"
+grep -q "no step was seen" "$WORK/late.err" || fail "watching what has ended: $(cat "$WORK/late.err")"
+
+caloris replay - <"$WORK/run.jsonl" >"$WORK/replayed" 2>"$WORK/replay.log" || fail "replay: exit $?"
+tail -n "$(wc -l <"$WORK/text")" "$WORK/replayed" | cmp - "$WORK/text" || fail "another text"
+steps=$(grep -c '^step ' "$WORK/replayed")
+[ "$steps" = "$(grep -c '"step"' "$WORK/run.jsonl")" ] || fail "$steps steps replayed"
+[ "$(caloris replay --json "$WORK/json.jsonl" | wc -l)" = 98 ] || fail "replay --json"
+if command -v script >/dev/null; then
+    script -qec "caloris replay $WORK/run.jsonl --speed 100" /dev/null >"$WORK/painted" </dev/null
+    grep -q "masks left 0" "$WORK/painted" || fail "replay on a terminal: no last frame"
+    [ "$(grep -o $'\e\\[?25[hl]' "$WORK/painted" | tail -n 1)" = $'\e[?25h' ] || fail "no cursor"
+fi
+
+# ---- what is no recording ------------------------------------------------------------------------
+
+refused() # words of the complaint, arguments
+{
+    local words=$1
+    shift
+    limited 10 caloris replay "$@" >"$WORK/replayed" 2>"$WORK/replay.log"
+    [ $? = 2 ] || fail "replay $*: exit code"
+    grep -q "$words" "$WORK/replay.log" || fail "replay $*: does not say $words"
+}
+sed 's/"caloris_trace":1/"caloris_trace":9/' "$WORK/run.jsonl" >"$WORK/newer.jsonl"
+sed 3d "$WORK/run.jsonl" >"$WORK/gap.jsonl"
+: >"$WORK/nothing.jsonl"
+refused "newer.jsonl: line 1: a trace of version 9; this program reads 1" "$WORK/newer.jsonl"
+refused "line 1: no trace of caloris" "$WORK/out.jsonl"
+refused "line 1: column" "$SOURCE/README.md"
+refused "line 3: step 3 behind step 1" "$WORK/gap.jsonl"
+refused "is empty" "$WORK/nothing.jsonl"
+refused "No such file" "$WORK/none.jsonl"
+refused "needs a terminal" "$WORK/run.jsonl" --step
+limited 10 caloris-engine --gateway ipc:///tmp/x/y --trace "$WORK/x" 2>"$WORK/engine.log"
+[ $? = 2 ] || fail "--trace without --jobs"
