@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { CANVAS = 48 };
 
@@ -498,4 +499,106 @@ void plain_best_load(const char *name, struct plain_best *best)
         best->best[best->requests++] = best_requests[i].best;
     }
     tiny_llada_free(model);
+}
+
+/* ---- at random ------------------------------------------------------------------------------- */
+
+enum { MAX_DRAWN_BEST = 4, MAX_FIELDS = 400 };
+
+struct dice {
+    uint64_t seed;
+    uint32_t throws;
+};
+
+/* A whole number from least to most. */
+static int roll(struct dice *dice, int least, int most)
+{
+    const struct caloris_noise_key key = {dice->seed, 0, CALORIS_NOISE_ORDER, dice->throws++};
+    return least + (int)(caloris_noise_uniform(&key, 0, 0) * (most - least + 1));
+}
+
+static double roll_real(struct dice *dice, double least, double most)
+{
+    return least + (most - least) * roll(dice, 0, 1000) / 1000;
+}
+
+/* A job's fields, and of its prompt the length and the distance of its holes. Returns best. */
+static size_t draw_fields(struct dice *dice, char fields[MAX_FIELDS], size_t *prompt, size_t *holes)
+{
+    static const char *const caches[] = {"none", "prefix", "dual", "active"};
+    static const char *const orders[] = {"confidence", "random", "margin", "entropy",
+                                         "left_to_right"};
+    static const char *const commits[] = {"quota", "threshold", "factor", "entropy_bounded"};
+    static const char *const quotas[] = {"all", "block"};
+    const int commit = roll(dice, 0, 3), blocks = roll(dice, 1, 4), block = roll(dice, 2, 6);
+    const int best = roll(dice, 1, 6) == 1 ? roll(dice, 2, MAX_DRAWN_BEST) : 1;
+    char *at = fields;
+    *prompt = (size_t)roll(dice, 1, 16);
+    *holes = roll(dice, 0, 2) == 0 ? (size_t)roll(dice, 2, 5) : 0;
+    at += sprintf(at, "'cache':'%s','order':'%s','commit':'%s'", caches[roll(dice, 0, 3)],
+                  orders[roll(dice, 0, 4)], commits[commit]);
+    at += sprintf(at, ",'gen_length':%d,'block_length':%d,'refresh':%d,'seed':%d", blocks * block,
+                  block, roll(dice, 1, 3), roll(dice, 0, 1000));
+    if (commit == 0 && roll(dice, 0, 1))
+        at += sprintf(at, ",'steps':%d,'quota':'%s'", blocks * roll(dice, 1, block),
+                      quotas[roll(dice, 0, 1)]);
+    at += sprintf(at, ",'threshold':%.3f,'factor':%.3f,'gamma':%.3f", roll_real(dice, 0, 1),
+                  roll_real(dice, 0, 3), roll_real(dice, 0, 3));
+    if (best > 1 || roll(dice, 0, 3) == 0)
+        at += sprintf(at, ",'temperature':%.3f", roll_real(dice, 0.5, 1));
+    if (roll(dice, 0, 4) == 0)
+        at += sprintf(at, ",'cfg_scale':%.3f", roll_real(dice, 0.2, 1));
+    if (roll(dice, 0, 4) == 0)
+        sprintf(at, ",'early_commit':%.3f", roll_real(dice, 0.2, 1));
+    return (size_t)best;
+}
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The answers to one request, if all are sturdy. */
+static bool draw(const struct tiny_llada *model, struct dice *dice, struct plain_drawn *drawn)
+{
+    struct golden_decodes *decodes = &drawn->decodes;
+    char fields[MAX_FIELDS];
+    size_t prompt, holes, before = decodes->count;
+    const size_t best = draw_fields(dice, fields, &prompt, &holes), index = dice->throws;
+    bool sturdy = true;
+    for (size_t k = 0; sturdy && k < best; k++)
+        sturdy = make_decode(model, fields, (uint32_t)k, mask_of(decodes), index % 1000, prompt,
+                             holes, &decodes->decode[decodes->count++]);
+    while (!sturdy && decodes->count > before)
+        golden_decode_free(&decodes->decode[--decodes->count]);
+    for (size_t i = before; i < decodes->count; i++)
+        decodes->decode[i].name = "drawn";
+    if (sturdy)
+        drawn->best[drawn->requests++] = best;
+    return sturdy;
+}
+
+void plain_drawn_load(const char *name, uint64_t seed, double seconds, size_t most,
+                      struct plain_drawn *drawn)
+{
+    const double end = seconds_now() + seconds;
+    struct dice dice = {.seed = seed};
+    *drawn = (struct plain_drawn){.best = calloc(most, sizeof(*drawn->best))};
+    golden_decodes_load(name, &drawn->decodes);
+    forget_all(&drawn->decodes);
+    struct tiny_llada *model = tiny_llada_load(drawn->decodes.dir);
+    drawn->decodes.decode =
+        realloc(drawn->decodes.decode, most * MAX_DRAWN_BEST * sizeof(*drawn->decodes.decode));
+    assert_true(model && drawn->best && drawn->decodes.decode);
+    while (drawn->requests < most && (drawn->requests == 0 || seconds_now() < end))
+        draw(model, &dice, drawn);
+    tiny_llada_free(model);
+}
+
+void plain_drawn_free(struct plain_drawn *drawn)
+{
+    golden_decodes_free(&drawn->decodes);
+    free(drawn->best);
 }

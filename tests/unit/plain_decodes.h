@@ -22,4 +22,17 @@ struct plain_best {
 };
 void plain_best_load(const char *model, struct plain_best *best);
 
+/* Requests drawn at random: caches, orders, commits, lengths, holes, guidance, several answers.
+ * One that is drawn is best[] decodes in a row, as above. */
+struct plain_drawn {
+    struct golden_decodes decodes;
+    size_t *best; /* [requests] */
+    size_t requests;
+};
+/* As many as take so many seconds, at most so many; at least one. The first ones of a seed are
+ * always the same. */
+void plain_drawn_load(const char *model, uint64_t seed, double seconds, size_t most,
+                      struct plain_drawn *drawn);
+void plain_drawn_free(struct plain_drawn *drawn);
+
 #endif
