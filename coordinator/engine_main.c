@@ -21,6 +21,8 @@
 /* mpirun ends all ranks once one has left with an error: rank 0 gets time to say why. */
 enum { LAST_WORDS_MS = 200 };
 
+enum { SHORTEST_SILENCE_MS = 500 }; /* ten beats fit in */
+
 enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR };
 
 struct values {
@@ -29,7 +31,7 @@ struct values {
     bool resume, json, profile;
     int64_t comm, log_level, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens, row_budget;
-    uint64_t redial_ms;
+    uint64_t redial_ms, silent_ms, stands_ms;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -76,6 +78,18 @@ static const struct caloris_option options[] = {
      .default_text = "10m",
      .argument = "TIME",
      .help = "serve: how long a lost gateway is redialled before the group gives up"},
+    {.name = "rank-silent",
+     .type = CALORIS_OPTION_DURATION,
+     .offset = AT(silent_ms),
+     .default_text = "10s",
+     .argument = "TIME",
+     .help = "a rank that gives no sign of life for so long is lost: all end with 69"},
+    {.name = "rank-stands",
+     .type = CALORIS_OPTION_DURATION,
+     .offset = AT(stands_ms),
+     .default_text = "30s",
+     .argument = "TIME",
+     .help = "so is one that gets no further for so long, and for 20 x what it should take"},
     {.name = "jobs",
      .letter = 'j',
      .type = CALORIS_OPTION_TEXT,
@@ -279,6 +293,12 @@ static void announce_plan(const struct caloris_engine_facts *facts)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->blas_warning);
 }
 
+/* A rank is lost: the log has said so, MPI cannot go on, the launcher starts the group again. */
+static void leave_at_once(void)
+{
+    _exit(caloris_exit_server(CALORIS_PEER_LOST));
+}
+
 static bool told; /* why the run failed */
 
 static void tell_failure(const struct caloris_err *err)
@@ -334,6 +354,8 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     if (work->verb == VERB_DOCTOR)
         return caloris_doctor_body(engine, &work->doctor, err);
     caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
+    if (facts->watch_warning)
+        caloris_log(CALORIS_LOG_WARN, "%s", facts->watch_warning);
     if (facts->core_warning)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->core_warning);
     size_t row_budget = 0;
@@ -363,6 +385,10 @@ static int check_usage(const struct values *v, enum verb verb, struct caloris_er
                           : caloris_err_set(err, CALORIS_USAGE,
                                             "plan and doctor take no --gateway, --cluster, --jobs "
                                             "or --logits");
+    if (v->silent_ms < SHORTEST_SILENCE_MS || v->stands_ms < v->silent_ms)
+        return caloris_err_set(err, CALORIS_USAGE,
+                               "rank-silent is at least %d ms, and rank-stands no shorter",
+                               SHORTEST_SILENCE_MS);
     if (modes != 1)
         return caloris_err_set(err, CALORIS_USAGE,
                                "one of --gateway (or --cluster), --jobs and --logits says what to "
@@ -424,6 +450,9 @@ static int run(const struct values *v, enum verb verb)
         .profile = v->profile,
         .planned = verb == VERB_RUN ? announce_plan : NULL,
         .failed = tell_failure,
+        .lost = verb == VERB_RUN ? leave_at_once : NULL,
+        .silent_ms = v->silent_ms,
+        .stands_ms = v->stands_ms,
     };
     if (verb == VERB_PLAN)
         return caloris_plan_print(&engine, v->json, stdout, &err) < 0 ? complain(&err) : 0;

@@ -31,6 +31,26 @@ static void copy_kept(struct caloris_engine *engine, const struct caloris_step_p
     }
 }
 
+/* What the longest operation of a step of so many rows should take, by the longest so far. Before
+ * the first, and without much trust: the whole step at 1 GFLOP/s. */
+static uint64_t expected_ns(const struct caloris_engine *engine, uint64_t rows)
+{
+    if (engine->longest_rows == 0)
+        return 2 * rows * caloris_model_parameters(&engine->config) / (uint64_t)engine->ranks;
+    return engine->longest_ns / engine->longest_rows *
+           (rows > engine->longest_rows ? rows : engine->longest_rows);
+}
+
+static void learn(struct caloris_engine *engine, uint64_t rows)
+{
+    const uint64_t ns = caloris_comm_longest_ns(engine->comm);
+    if (rows > 0 && ns > engine->longest_ns) {
+        engine->longest_ns = ns;
+        engine->longest_rows = rows;
+    }
+    caloris_comm_at(engine->comm, CALORIS_COMM_IDLE, 0);
+}
+
 static int compute_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
                         size_t best, struct caloris_err *err)
 {
@@ -38,6 +58,10 @@ static int compute_step(struct caloris_engine *engine, const struct caloris_step
     struct caloris_comm_counters before, after;
     const uint64_t start = caloris_time_ns();
     caloris_comm_counters(engine->comm, &before);
+    size_t planned = 0;
+    for (size_t i = 0; i < plan->n_spans; i++)
+        planned += plan->spans[i].count;
+    caloris_comm_at(engine->comm, CALORIS_COMM_STEP, expected_ns(engine, planned));
 
     caloris_nn_start(&engine->nn);
     caloris_step_apply(&engine->step, plan, &rows);
@@ -67,6 +91,7 @@ static int compute_step(struct caloris_engine *engine, const struct caloris_step
                             engine->memory.gathered_best, err) < 0)
         return -1;
     caloris_nn_lap(&engine->nn, CALORIS_PHASE_REST, 0, 0);
+    learn(engine, rows.rows);
     return 0;
 }
 
@@ -163,6 +188,7 @@ static int compute_logits(struct caloris_engine *engine, size_t n, logits_sink s
     const struct caloris_nn_rows rows = {
         engine->step.ids, engine->step.position, engine->step.kv_row, &canvas, 1, n};
     rc = -1;
+    caloris_comm_at(engine->comm, CALORIS_COMM_LOADING, 0); /* the sink may be slow */
     caloris_nn_start(&engine->nn);
     if (caloris_nn_forward(&engine->nn, &rows, err) < 0) {
         caloris_engine_lose(engine, err);
@@ -184,6 +210,7 @@ static int compute_logits(struct caloris_engine *engine, size_t n, logits_sink s
         sink_failed = sink(arg, logits, count, err) < 0;
     }
     rc = sink_failed ? -1 : 0;
+    caloris_comm_at(engine->comm, CALORIS_COMM_IDLE, 0);
 out:
     free(gathered);
     free(logits);
@@ -309,6 +336,19 @@ struct run {
     const struct caloris_err *failed; /* before the world was there; or NULL */
 };
 
+static int watch(struct caloris_engine *engine, struct caloris_err *err)
+{
+    const struct caloris_engine_options *options = &engine->options;
+    const struct caloris_comm_watch how = {options->silent_ms, options->stands_ms, options->lost};
+    caloris_comm_at(engine->comm, CALORIS_COMM_LOADING, 0);
+    if (!options->lost)
+        return 0;
+    if (caloris_comm_watch(engine->comm, &how, engine->watch_warning, err) < 0)
+        return caloris_engine_lose(engine, err);
+    engine->facts.watch_warning = engine->watch_warning[0] ? engine->watch_warning : NULL;
+    return 0;
+}
+
 static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *err)
 {
     const struct run *run = arg;
@@ -328,7 +368,9 @@ static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *er
     engine->comm = comm;
     engine->rank = caloris_comm_rank(comm);
     engine->ranks = caloris_comm_size(comm);
-    int rc = caloris_engine_open(engine, err);
+    int rc = watch(engine, err);
+    if (rc == 0)
+        rc = caloris_engine_open(engine, err);
     if (rc == 0)
         rc = engine->rank == 0 ? lead(engine, run->body, run->arg, err) : serve(engine, err);
     const bool lost = engine->lost;

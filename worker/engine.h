@@ -43,6 +43,12 @@ struct caloris_engine_options {
      * world as soon as the first rank has left, so that a line printed later may be lost. May be
      * NULL. */
     void (*failed)(const struct caloris_err *err);
+    /* NULL: nobody watches. Else: ends this process when a rank is lost, from a thread of its own;
+     * one line of the log has said which rank, and what the others wait for. */
+    void (*lost)(void);
+    uint64_t silent_ms; /* a rank is lost that gives no sign of life for so long */
+    uint64_t stands_ms; /* so is one that gets no further for so long, and for 20 x what it should
+                           take */
 };
 
 /* How matrices may stand in memory, the exact one first: "fp32", "bf16", "int8", "int4"; NULL
@@ -213,12 +219,13 @@ int caloris_engine_run(const struct caloris_engine_options *options, caloris_eng
 struct caloris_engine_facts {
     struct caloris_model_facts model;
     int ranks, threads;
-    const char *transport;    /* "mpi (Open MPI v4.1.4)" */
-    const char *blas;         /* "OpenBLAS 0.3.21 SkylakeX" */
-    const char *blas_warning; /* NULL, or why the BLAS core is below this CPU */
-    const char *core_warning; /* NULL, or which rank owns fewer cores than threads */
-    const char *format;       /* of the matrices: "int8" */
-    const char *kernels;      /* that multiply with them on rank 0: "avx512-vnni" */
+    const char *transport;     /* "mpi (Open MPI v4.1.4)" */
+    const char *blas;          /* "OpenBLAS 0.3.21 SkylakeX" */
+    const char *blas_warning;  /* NULL, or why the BLAS core is below this CPU */
+    const char *core_warning;  /* NULL, or which rank owns fewer cores than threads */
+    const char *watch_warning; /* NULL, or why nobody would notice that a rank is lost */
+    const char *format;        /* of the matrices: "int8" */
+    const char *kernels;       /* that multiply with them on rank 0: "avx512-vnni" */
     size_t max_requests, max_canvas, max_step_rows, kv_tokens;
     const struct caloris_rank_share *shares; /* [ranks] */
     double load_s;                           /* seconds spent loading */

@@ -69,11 +69,17 @@ static int largest_of_ranks(void *arg, float *x, size_t n, struct caloris_err *e
     return caloris_comm_allreduce_max_f32(engine->comm, x, n, engine->compared, err);
 }
 
+static void count_loaded(void *arg, uint64_t bytes)
+{
+    struct caloris_engine *engine = arg;
+    caloris_comm_loaded(engine->comm, bytes);
+}
+
 static int load_weights(struct caloris_engine *engine, struct caloris_err *err)
 {
     const struct caloris_engine_options *o = &engine->options;
     const enum caloris_format format = caloris_memory_format(o);
-    const struct caloris_weights_peers peers = {largest_of_ranks, engine};
+    const struct caloris_weights_peers peers = {largest_of_ranks, count_loaded, engine};
     uint64_t bytes = 0;
     if (o->synthetic)
         return caloris_weights_invent(&engine->config, &engine->nn.split, format, engine->pool,
@@ -223,6 +229,7 @@ int caloris_engine_open(struct caloris_engine *engine, struct caloris_err *err)
     engine->counters.bytes_read = engine->weights.bytes_read;
     engine->facts.core_warning = engine->core_warning[0] ? engine->core_warning : NULL;
     engine->facts.load_s = (double)(caloris_time_ns() - start) * 1e-9;
+    caloris_comm_at(engine->comm, CALORIS_COMM_IDLE, 0);
     return 0;
 }
 

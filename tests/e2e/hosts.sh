@@ -5,6 +5,7 @@
 #                          ends the test with 77 (skipped) and the reason where this machine forbids that
 #   hosts_mpirun ARGS…     mpirun on n1, over all hosts, $HOSTS_SLOTS (2) ranks to a host; n1 is filled first
 #   hosts_run HOST CMD…    a command on one host
+#   hosts_cut HOST         pulls its cable; hosts_mend HOST puts it in again
 #   hosts_down             takes them down; also runs on EXIT, before a trap that was set earlier
 #
 # All live in one PID namespace, the "cluster". Killing its first process kills everything that was ever started in it,
@@ -131,6 +132,10 @@ hosts_mpirun()
         PRTE_MCA_prte_if_include=10.77.0.0/24 PRTE_MCA_rmaps_default_mapping_policy=slot \
         hosts_run n1 mpirun --allow-run-as-root --host "$list" --wdir "$PWD" "$@"
 }
+
+_hosts_port() { nsenter -t "$_hosts_cluster_pid" -n ip link set "port${1#n}" "$2"; }
+hosts_cut() { _hosts_port "$1" down; }
+hosts_mend() { _hosts_port "$1" up; }
 
 hosts_down()
 {

@@ -121,7 +121,7 @@ static int expect_layer(const struct world *world, const struct caloris_model_sp
 static int compare_rank(struct caloris_comm *comm, void *arg, struct caloris_err *err)
 {
     const struct world *world = arg;
-    const struct caloris_weights_peers peers = {largest, comm};
+    const struct caloris_weights_peers peers = {largest, NULL, comm};
     struct caloris_model_split split;
     struct caloris_weights mine;
     caloris_model_split(&world->config, caloris_comm_size(comm), caloris_comm_rank(comm), &split);

@@ -22,6 +22,10 @@ void comm_init(struct caloris_comm *comm, const struct comm_ops *ops, int rank, 
     comm->host[sizeof(comm->host) - 1] = '\0';
     snprintf(comm->transport, sizeof(comm->transport), "%s", transport);
     comm->counters = (struct caloris_comm_counters){0};
+    memset(&comm->progress, 0, sizeof(comm->progress));
+    comm->beat = NULL;
+    comm->threads = false;
+    comm->layer_first = comm->left_ns = comm->longest_ns = 0;
 }
 
 void comm_name_failure(struct caloris_err *to, int rank, const char *host,
@@ -68,19 +72,28 @@ void caloris_comm_neighbours(const struct caloris_comm *comm, int *index, int *c
 int caloris_comm_broadcast(struct caloris_comm *comm, void *bytes, size_t n,
                            struct caloris_err *err)
 {
-    return comm->ops->broadcast(comm, bytes, n, err);
+    comm_enter(comm, BEAT_BROADCAST);
+    const int rc = comm->ops->broadcast(comm, bytes, n, err);
+    comm_leave(comm);
+    return rc;
 }
 
 int caloris_comm_broadcast_idle(struct caloris_comm *comm, void *bytes, size_t n,
                                 struct caloris_err *err)
 {
-    return comm->ops->broadcast_idle(comm, bytes, n, err);
+    comm_enter(comm, BEAT_ORDER);
+    const int rc = comm->ops->broadcast_idle(comm, bytes, n, err);
+    comm_leave(comm);
+    return rc;
 }
 
 int caloris_comm_gather(struct caloris_comm *comm, const void *bytes, size_t n, void *all,
                         struct caloris_err *err)
 {
-    return comm->ops->gather(comm, bytes, n, all, err);
+    comm_enter(comm, BEAT_GATHER);
+    const int rc = comm->ops->gather(comm, bytes, n, all, err);
+    comm_leave(comm);
+    return rc;
 }
 
 size_t caloris_comm_scratch_bytes(const struct caloris_comm *comm, size_t count)
@@ -95,9 +108,11 @@ int caloris_comm_allreduce_f32(struct caloris_comm *comm, float *x, size_t count
     counters->allreduces++;
     if (count == 0 || comm->size == 1)
         return 0;
+    comm_enter(comm, BEAT_ALLREDUCE);
     uint64_t start = caloris_time_ns();
     uint64_t wait_ns = 0;
     int rc = comm->ops->allreduce(comm, x, count, scratch, &wait_ns, err);
+    comm_leave(comm);
     counters->allreduce_s += (double)(caloris_time_ns() - start) * 1e-9;
     counters->wait_s += (double)wait_ns * 1e-9;
 
@@ -121,17 +136,20 @@ int caloris_comm_allreduce_max_f32(struct caloris_comm *comm, float *x, size_t c
 {
     if (count == 0 || comm->size == 1)
         return 0;
-    if (comm->ops->gather(comm, x, count * sizeof(*x), all, err) < 0)
+    if (caloris_comm_gather(comm, x, count * sizeof(*x), all, err) < 0)
         return -1;
     for (size_t i = 0; comm->rank == 0 && i < (size_t)comm->size * count; i++)
         x[i % count] = all[i] > x[i % count] ? all[i] : x[i % count];
-    return comm->ops->broadcast(comm, x, count * sizeof(*x), err);
+    return caloris_comm_broadcast(comm, x, count * sizeof(*x), err);
 }
 
 int caloris_comm_agree(struct caloris_comm *comm, const struct caloris_err *mine,
                        struct caloris_err *err)
 {
-    return comm->ops->agree(comm, mine, err);
+    comm_enter(comm, BEAT_AGREEMENT);
+    const int rc = comm->ops->agree(comm, mine, err);
+    comm_leave(comm);
+    return rc;
 }
 
 void caloris_comm_abort(struct caloris_comm *comm, int exit_code)
@@ -146,6 +164,8 @@ void caloris_comm_counters(const struct caloris_comm *comm, struct caloris_comm_
 
 void caloris_comm_close(struct caloris_comm *comm)
 {
-    if (comm)
-        comm->ops->close(comm);
+    if (!comm)
+        return;
+    caloris_comm_at(comm, CALORIS_COMM_LEAVING, 0);
+    comm->ops->close(comm);
 }

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct caloris_err;
 struct caloris_comm;
@@ -97,6 +98,42 @@ struct caloris_comm_counters {
     unsigned long long bytes_sent;
 };
 void caloris_comm_counters(const struct caloris_comm *comm, struct caloris_comm_counters *out);
+
+/* ---- do all get on? (beat/beat.h) ------------------------------------------------------------ */
+
+struct caloris_comm_watch {
+    uint64_t silent_ms; /* a rank that gives no sign of life for so long is lost */
+    uint64_t stands_ms; /* so is one that does not get on for so long, and for 20 x what it expected
+                         */
+    void (*leave)(void); /* ends this process, from a thread of its own, when a rank is lost; the
+                            reason has been logged */
+};
+enum { CALORIS_COMM_WARNING = 256 };
+
+/* Collective, and never fails for want of a network: where some rank cannot reach rank 0 by UDP,
+ * nobody is watched, and warning says so. Ends with the world. */
+int caloris_comm_watch(struct caloris_comm *comm, const struct caloris_comm_watch *how,
+                       char warning[CALORIS_COMM_WARNING], struct caloris_err *err);
+
+/* What this rank does from now on, outside of collectives; in a step: the longest that an operation
+ * should take. */
+enum caloris_comm_phase {
+    CALORIS_COMM_IDLE,
+    CALORIS_COMM_LOADING,
+    CALORIS_COMM_STEP,
+    CALORIS_COMM_LEAVING
+};
+void caloris_comm_at(struct caloris_comm *comm, enum caloris_comm_phase phase, uint64_t expect_ns);
+
+/* In a step: the all-reduces from now on are this layer's. */
+void caloris_comm_at_layer(struct caloris_comm *comm, size_t layer);
+
+/* While loading: so many bytes more have come. From any thread. */
+void caloris_comm_loaded(struct caloris_comm *comm, uint64_t bytes);
+
+/* The longest this rank has been outside of collectives since the last caloris_comm_at, in ns: by
+ * this, steps to come are judged. */
+uint64_t caloris_comm_longest_ns(const struct caloris_comm *comm);
 
 /* Collective. NULL is fine. */
 void caloris_comm_close(struct caloris_comm *comm);

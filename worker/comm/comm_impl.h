@@ -5,6 +5,7 @@
 #ifndef CALORIS_COMM_IMPL_H
 #define CALORIS_COMM_IMPL_H
 
+#include "worker/comm/beat/beat.h"
 #include "worker/comm/comm.h"
 
 #include <stdint.h>
@@ -39,6 +40,12 @@ struct caloris_comm {
     char host[COMM_HOST_TEXT];
     char transport[COMM_TRANSPORT_TEXT];
     struct caloris_comm_counters counters;
+    struct beat_progress progress;
+    struct beat *beat;    /* NULL: nobody is watched */
+    bool threads;         /* ranks share this process */
+    uint64_t layer_first; /* all-reduces entered before this layer */
+    uint64_t left_ns;     /* when the last collective was left */
+    uint64_t longest_ns;  /* between two collectives */
 };
 
 /* Fills everything but neighbours (set to a host of one) and zeroes the counters. */
@@ -48,6 +55,13 @@ void comm_init(struct caloris_comm *comm, const struct comm_ops *ops, int rank, 
 /* to = "rank R on HOST: text of from", with from's code: what agree tells everybody. */
 void comm_name_failure(struct caloris_err *to, int rank, const char *host,
                        const struct caloris_err *from);
+
+/* Around every collective: where the rank is, for whoever watches. */
+void comm_enter(struct caloris_comm *comm, enum beat_wait wait);
+void comm_leave(struct caloris_comm *comm);
+
+/* Ends the thread that watches, if there is one. */
+void comm_unwatch(struct caloris_comm *comm);
 
 /* Cores that the calling thread may run on. */
 int comm_cores(void);

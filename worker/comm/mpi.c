@@ -284,8 +284,9 @@ static void close_world(struct caloris_comm *comm)
 {
     struct world *world = world_of(comm);
     MPI_Comm_free(&world->mpi);
-    free_world(world);
     MPI_Finalize();
+    comm_unwatch(comm); /* until here a rank may be lost */
+    free_world(world);
 }
 
 static const struct comm_ops shared_ops = {

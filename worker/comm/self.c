@@ -57,6 +57,7 @@ static void nobody_to_wake(struct caloris_comm *comm, int exit_code)
 
 static void free_comm(struct caloris_comm *comm)
 {
+    comm_unwatch(comm);
     free(comm);
 }
 

@@ -174,6 +174,7 @@ static void *run_member(void *arg)
     struct member *member = arg;
     struct world *world = member->world;
     member->rc = world->body(&member->comm, world->arg, &member->err);
+    comm_unwatch(&member->comm);
     barrier_break(&world->barrier, member->comm.rank);
     return NULL;
 }
@@ -216,6 +217,7 @@ int caloris_comm_run_threads(int n,
     memset(members, 0, bytes);
     for (int rank = 0; rank < n; rank++) {
         comm_init(&members[rank].comm, &thread_ops, rank, n, "threads");
+        members[rank].comm.threads = true;
         members[rank].comm.neighbour_index = rank;
         members[rank].comm.neighbour_count = n;
         members[rank].world = &world;

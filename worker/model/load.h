@@ -9,6 +9,7 @@
 struct caloris_loading {
     struct caloris_tensors *tensors; /* open while loading */
     enum caloris_format format;
+    const struct caloris_weights_peers *peers; /* may be NULL */
     _Atomic uint64_t bytes_read;
 };
 

@@ -87,6 +87,8 @@ int caloris_weights_plan(const char *dir, const struct caloris_model_config *con
 struct caloris_weights_peers {
     /* x[i] = the largest of all ranks' x[i], i < n. Collective. */
     int (*max)(void *arg, float *x, size_t n, struct caloris_err *err);
+    /* So many bytes more were read; from any thread. May be NULL. */
+    void (*loaded)(void *arg, uint64_t bytes);
     void *arg;
 };
 

@@ -47,6 +47,8 @@ int caloris_load_rows(struct caloris_loading *loading, const struct caloris_piec
                                  offset + i * stride, err) < 0)
             return caloris_err_prefix(err, "%s", piece->tensor->name);
         atomic_fetch_add(&loading->bytes_read, bytes);
+        if (loading->peers && loading->peers->loaded)
+            loading->peers->loaded(loading->peers->arg, bytes);
     }
     return 0;
 }
@@ -126,7 +128,7 @@ int caloris_weights_load(const char *dir, const struct caloris_model_config *con
                          struct caloris_weights *weights, struct caloris_err *err)
 {
     struct caloris_pieces pieces = {0};
-    struct caloris_loading loading = {.format = format};
+    struct caloris_loading loading = {.format = format, .peers = peers};
     bool left = false;
     *weights = (struct caloris_weights){0};
     int rc = load_alone(dir, config, split, &loading, pool, &pieces, weights, err);

@@ -298,6 +298,7 @@ int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows
     if (embed(nn, rows, err) < 0)
         return -1;
     for (size_t l = 0; l < nn->config->layers; l++) {
+        caloris_comm_at_layer(nn->comm, l);
         if (attention(nn, l, rows, err) < 0 || mlp(nn, l, rows, err) < 0)
             return caloris_err_prefix(err, "layer %zu", l);
     }
