@@ -1,13 +1,16 @@
-/* tests/bench/step: seconds of a whole denoising step of a made-up model, uncached, and beside it a
- * bare OpenBLAS sgemm of the same matrices with as many threads. CSV on stdout.
+/* tests/bench/step: seconds of a whole denoising step of a made-up model, uncached or on a cached
+ * context, and beside it a bare OpenBLAS sgemm of the same matrices with as many threads. CSV on
+ * stdout.
  *
  *   step [--synthetic llada-1b|llada-8b] [--weights FORMAT] [--isa NAME] [--ranks N] [--threads T]
- *        [--steps K] [--head ROWS] [rows …]
+ *        [--steps K] [--head ROWS] [--context TOKENS] [rows …]
  *   mpirun -n N step --mpi …
  *
- * Layers cycle through as many distinct weights as fit in half of memory; the bare products, which
- * are made for fp32 only, too. roofline_s is the larger of operations / peak (attention's as fp32)
- * and bytes of weights / bandwidth, both measured after the steps (peak.h).
+ * --context: the rows are the last of a canvas so much longer, whose K/V are kept; else they are a
+ * canvas. Layers cycle through as many distinct weights as fit in half of memory; the bare
+ * products, which are made for fp32 only, too. roofline_s is the larger of operations / peak
+ * (attention's as bf16, where K and V are) and bytes of weights and K/V / bandwidth, both measured
+ * after the steps (peak.h). Shares are of the ranks' mean.
  */
 #include "base/err.h"
 #include "base/time.h"
@@ -29,7 +32,7 @@ static const size_t copies_bytes =
 struct bench {
     size_t rows[MAX_ROWS], n_rows;
     int steps;
-    size_t head_rows;
+    size_t head_rows, context;
     const char *shape;
 };
 
@@ -91,9 +94,9 @@ static double operations_of_matrices(const struct caloris_model_facts *m, size_t
 }
 
 /* Scores and mixing. */
-static double operations_of_attention(const struct caloris_model_facts *m, size_t rows)
+static double operations_of_attention(const struct caloris_model_facts *m, size_t rows, size_t keys)
 {
-    return 4 * (double)m->layers * (double)rows * (double)rows * (double)(m->heads * m->head_dim);
+    return 4 * (double)m->layers * (double)rows * (double)keys * (double)(m->heads * m->head_dim);
 }
 
 static double bytes_of_weights(const struct caloris_model_facts *m, enum caloris_format format)
@@ -105,25 +108,36 @@ static double bytes_of_weights(const struct caloris_model_facts *m, enum caloris
     return (double)m->layers * (double)layer + (double)caloris_matrix_bytes(format, m->vocab, d);
 }
 
+static double bytes_of_keys(const struct caloris_model_facts *m, enum caloris_format format,
+                            size_t keys)
+{
+    const double each = format == CALORIS_FORMAT_FP32 ? 4 : 2;
+    return 2 * each * (double)m->layers * (double)keys * (double)(m->kv_heads * m->head_dim);
+}
+
 /* Seconds that no program on these cores could stay below, or 0 when it could not be measured. */
-static double roofline(const struct caloris_engine_facts *facts, size_t rows, size_t head_rows)
+static double roofline(const struct caloris_engine_facts *facts, size_t rows, size_t keys,
+                       size_t head_rows)
 {
     enum { REPEATS = 7, STREAM_BYTES = 1 << 28 };
     const struct caloris_model_facts *m = &facts->model;
-    double peak[REPEATS], peak_f32[REPEATS], bandwidth[REPEATS];
+    double peak[REPEATS], peak_attention[REPEATS], bandwidth[REPEATS];
     enum caloris_format format;
     struct caloris_pool *pool = caloris_pool_new(facts->ranks * facts->threads, NULL);
     float *memory = bench_numbers(STREAM_BYTES / sizeof(float));
     double seconds = 0;
     if (pool && memory && caloris_format_parse(facts->format, &format, NULL) == 0) {
+        const enum caloris_format of_attention =
+            format == CALORIS_FORMAT_FP32 ? CALORIS_FORMAT_FP32 : CALORIS_FORMAT_BF16;
         for (int i = 0; i < REPEATS; i++) {
             peak[i] = bench_peak(pool, format);
-            peak_f32[i] = bench_peak(pool, CALORIS_FORMAT_FP32);
+            peak_attention[i] = bench_peak(pool, of_attention);
             bandwidth[i] = bench_bandwidth(pool, memory, STREAM_BYTES);
         }
-        const double of_bytes = bytes_of_weights(m, format) / bench_median(bandwidth, REPEATS);
+        const double of_bytes = (bytes_of_weights(m, format) + bytes_of_keys(m, format, keys)) /
+                                bench_median(bandwidth, REPEATS);
         seconds = operations_of_matrices(m, rows, head_rows) / bench_median(peak, REPEATS) +
-                  operations_of_attention(m, rows) / bench_median(peak_f32, REPEATS);
+                  operations_of_attention(m, rows, keys) / bench_median(peak_attention, REPEATS);
         seconds = seconds > of_bytes ? seconds : of_bytes;
     }
     free(memory);
@@ -131,31 +145,59 @@ static double roofline(const struct caloris_engine_facts *facts, size_t rows, si
     return seconds;
 }
 
-static int measure(struct caloris_engine *engine, const struct bench *b, size_t rows,
-                   struct caloris_err *err)
+/* Seconds of all ranks in one phase, and in all. */
+static int seconds_of(struct caloris_engine *engine, enum caloris_phase phase, double *in_phase,
+                      double *in_all, struct caloris_err *err)
+{
+    const int ranks = caloris_engine_facts(engine)->ranks;
+    struct caloris_rank_profile *profile = calloc((size_t)ranks, sizeof(*profile));
+    if (!profile)
+        return caloris_err_sys(err, "profile of %d ranks", ranks);
+    const int rc = caloris_engine_profile(engine, profile, err);
+    *in_phase = *in_all = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+        *in_phase += profile[rank].phase[phase].seconds;
+        for (int i = 0; i < CALORIS_PHASES; i++)
+            *in_all += profile[rank].phase[i].seconds;
+    }
+    free(profile);
+    return rc;
+}
+
+struct timed {
+    double seconds[MAX_STEPS];
+    double compute, reduce, wait; /* of rank 0 */
+    double attention, all;        /* of all ranks */
+};
+
+/* The first step computes all of the canvas, and warms up; the others are timed. */
+static int time_steps(struct caloris_engine *engine, const struct bench *b, size_t rows,
+                      struct timed *t, struct caloris_err *err)
 {
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
     const size_t head_rows = rows < b->head_rows ? rows : b->head_rows;
-    int32_t *ids = calloc(rows, sizeof(*ids));
+    const size_t length = b->context + rows;
+    int32_t *ids = calloc(length, sizeof(*ids));
     struct caloris_want *wants = calloc(head_rows, sizeof(*wants));
     if (!ids || !wants) {
         free(ids);
         free(wants);
         return caloris_err_sys(err, "%zu rows", rows);
     }
-    for (size_t i = 0; i < rows; i++)
+    for (size_t i = 0; i < length; i++)
         ids[i] = (int32_t)(i * 2654435761u % facts->model.vocab);
-    for (uint32_t i = 0; i < head_rows; i++)
-        wants[i] = (struct caloris_want){0, i, CALORIS_NO_PARTNER, 0};
-    const struct caloris_admission admission = {.length = (uint32_t)rows};
-    const struct caloris_span span = {0, 0, (uint32_t)rows};
+    for (size_t i = 0; i < head_rows; i++)
+        wants[i] = (struct caloris_want){0, (uint32_t)(b->context + i), CALORIS_NO_PARTNER, 0};
+    const struct caloris_admission admission = {.length = (uint32_t)length,
+                                                .cached = b->context > 0};
+    struct caloris_span span = {0, 0, (uint32_t)length};
     const struct caloris_rule rule = {.best = 1};
     const uint32_t release = 0;
     struct caloris_step_plan plan = {
         .admissions = &admission,
         .n_admissions = 1,
         .ids = ids,
-        .n_ids = rows,
+        .n_ids = length,
         .spans = &span,
         .n_spans = 1,
         .wants = wants,
@@ -163,57 +205,73 @@ static int measure(struct caloris_engine *engine, const struct bench *b, size_t 
         .rules = &rule,
         .n_rules = 1,
     };
-    struct caloris_engine_counters before = {0}, after;
+    struct caloris_engine_counters before, after;
     struct caloris_step_result result;
-    double seconds[MAX_STEPS];
-    int rc = 0;
-    for (int i = -1; rc == 0 && i < b->steps; i++) { /* the first warms up */
-        if (i == 0)
-            caloris_engine_counters(engine, &before);
+    double attention = 0, all = 0;
+    int rc = caloris_engine_step(engine, &plan, &result, err);
+    if (rc == 0)
+        rc = seconds_of(engine, CALORIS_PHASE_ATTENTION, &attention, &all, err);
+    caloris_engine_counters(engine, &before);
+    plan.n_admissions = plan.n_ids = 0;
+    span = (struct caloris_span){0, (uint32_t)b->context, (uint32_t)rows};
+    for (int i = 0; rc == 0 && i < b->steps; i++) {
         const uint64_t start = caloris_time_ns();
         rc = caloris_engine_step(engine, &plan, &result, err);
-        if (i >= 0)
-            seconds[i] = (double)(caloris_time_ns() - start) * 1e-9;
-        plan.n_admissions = plan.n_ids = 0;
+        t->seconds[i] = (double)(caloris_time_ns() - start) * 1e-9;
     }
     caloris_engine_counters(engine, &after);
-    if (rc == 0) {
-        char machine[BENCH_MACHINE];
-        const double compute = after.compute_s - before.compute_s,
-                     reduce = after.allreduce_s - before.allreduce_s;
-        const double wait = after.wait_s - before.wait_s, all = compute + reduce + wait;
-        const double step = bench_median(seconds, (size_t)b->steps);
-        const double least = roofline(facts, rows, head_rows);
-        const double operations = operations_of_matrices(&facts->model, rows, head_rows) +
-                                  operations_of_attention(&facts->model, rows);
-        printf("%s,%s,%s,%s,%s,%s,%d,%d,%zu,%zu,%.4f,%.4f,%.3f,%.3f,%.3f,%.1f,%.4f,%.3f,",
-               bench_machine(machine), facts->blas, bench_commit(), b->shape, facts->format,
-               facts->kernels, facts->ranks, facts->threads, rows, head_rows, step, seconds[0],
-               compute / all, reduce / all, wait / all, operations / step * 1e-9, least,
-               step / least);
-        if (strcmp(facts->format, "fp32") == 0) {
-            const double bare =
-                bare_step(&facts->model, rows, head_rows, facts->ranks * facts->threads);
-            printf("%.4f,%.3f", bare, bare / step);
-        } else {
-            printf(",");
-        }
-        printf("\n");
-        fflush(stdout);
-        plan = (struct caloris_step_plan){.releases = &release, .n_releases = 1};
+    if (rc == 0)
+        rc = seconds_of(engine, CALORIS_PHASE_ATTENTION, &t->attention, &t->all, err);
+    t->attention -= attention;
+    t->all -= all;
+    t->compute = after.compute_s - before.compute_s;
+    t->reduce = after.allreduce_s - before.allreduce_s;
+    t->wait = after.wait_s - before.wait_s;
+    plan = (struct caloris_step_plan){.releases = &release, .n_releases = 1};
+    if (rc == 0)
         rc = caloris_engine_step(engine, &plan, &result, err);
-    }
     free(ids);
     free(wants);
     return rc;
 }
 
+static int measure(struct caloris_engine *engine, const struct bench *b, size_t rows,
+                   struct caloris_err *err)
+{
+    const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
+    const struct caloris_model_facts *m = &facts->model;
+    const size_t head_rows = rows < b->head_rows ? rows : b->head_rows, keys = b->context + rows;
+    struct timed t;
+    char machine[BENCH_MACHINE];
+    if (time_steps(engine, b, rows, &t, err) < 0)
+        return -1;
+    const double all = t.compute + t.reduce + t.wait;
+    const double step = bench_median(t.seconds, (size_t)b->steps);
+    const double least = roofline(facts, rows, keys, head_rows);
+    const double operations =
+        operations_of_matrices(m, rows, head_rows) + operations_of_attention(m, rows, keys);
+    printf("%s,%s,%s,%s,%s,%s,%d,%d,%zu,%zu,%zu,%.4f,%.4f,%.3f,%.3f,%.3f,%.3f,%.1f,%.4f,%.3f,",
+           bench_machine(machine), facts->blas, bench_commit(), b->shape, facts->format,
+           facts->kernels, facts->ranks, facts->threads, rows, b->context, head_rows, step,
+           t.seconds[0], t.compute / all, t.reduce / all, t.wait / all, t.attention / t.all,
+           operations / step * 1e-9, least, step / least);
+    if (strcmp(facts->format, "fp32") == 0) {
+        const double bare = bare_step(m, rows, head_rows, facts->ranks * facts->threads);
+        printf("%.4f,%.3f", bare, bare / step);
+    } else {
+        printf(",");
+    }
+    printf("\n");
+    fflush(stdout);
+    return 0;
+}
+
 static int body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {
     const struct bench *b = arg;
-    puts("machine,blas,commit,shape,weights,kernels,ranks,threads,rows,head_rows,step_s,best_s,"
-         "compute_share,allreduce_share,wait_share,gflops,roofline_s,times_roofline,bare_sgemm_s,"
-         "ratio_to_sgemm");
+    puts("machine,blas,commit,shape,weights,kernels,ranks,threads,rows,context,head_rows,step_s,"
+         "best_s,compute_share,allreduce_share,wait_share,attention_share,gflops,roofline_s,"
+         "times_roofline,bare_sgemm_s,ratio_to_sgemm");
     for (size_t i = 0; i < b->n_rows; i++) {
         if (measure(engine, b, b->rows[i], err) < 0)
             return -1;
@@ -226,7 +284,7 @@ int main(int argc, char **argv)
     struct bench b = {
         .rows = {32, 64, 128, 256}, .n_rows = 4, .steps = 5, .head_rows = 32, .shape = "llada-1b"};
     struct caloris_engine_options options = {
-        .transport = CALORIS_TRANSPORT_THREADS, .ranks = 1, .max_requests = 1};
+        .transport = CALORIS_TRANSPORT_THREADS, .ranks = 1, .max_requests = 1, .profile = true};
     size_t given = 0;
     for (int i = 1; i < argc; i++) {
         const char *next = i + 1 < argc ? argv[i + 1] : "";
@@ -246,13 +304,15 @@ int main(int argc, char **argv)
             b.steps = atoi(next) < MAX_STEPS ? atoi(next) : MAX_STEPS;
         else if (strcmp(argv[i], "--head") == 0 && ++i)
             b.head_rows = (size_t)atoi(next);
+        else if (strcmp(argv[i], "--context") == 0 && ++i)
+            b.context = (size_t)atoi(next);
         else if (atoi(argv[i]) > 0 && given < MAX_ROWS)
             b.rows[given++] = (size_t)atoi(argv[i]);
         else {
             fprintf(stderr,
                     "usage: step [--mpi] [--synthetic llada-1b|llada-8b] [--weights FORMAT] "
                     "[--isa NAME] [--ranks N] [--threads T] [--steps K] [--head ROWS] "
-                    "[rows …]\n");
+                    "[--context TOKENS] [rows …]\n");
             return 2;
         }
     }
@@ -260,6 +320,7 @@ int main(int argc, char **argv)
         b.n_rows = given;
     for (size_t i = 0; i < b.n_rows; i++)
         options.max_canvas = b.rows[i] > options.max_canvas ? b.rows[i] : options.max_canvas;
+    options.max_canvas += b.context;
     options.synthetic = b.shape;
     struct caloris_err err = {0};
     bool report = true;

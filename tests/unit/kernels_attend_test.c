@@ -30,6 +30,7 @@ struct canvas {
     struct caloris_attention a;
     float *q, *k, *v;
     uint16_t *half; /* K, then V, as bf16 */
+    size_t kv_numbers;
     uint32_t kv_of[MOST_HEADS];
 };
 
@@ -52,13 +53,19 @@ static struct canvas made_canvas(size_t shape)
                              .kv_rows = shapes[shape].kv_rows,
                              .q_stride = heads * dim + PAD,
                              .kv_stride = 2 * kv_heads * dim + PAD,
+                             .kv_head_stride = dim,
                              .out_stride = heads * dim + 2 * PAD,
                              .heads = heads,
                              .head_dim = dim}};
     c.a.q = c.q = rolled(c.a.q_rows * c.a.q_stride, shapes[shape].spread);
-    c.k = rolled(c.a.kv_rows * c.a.kv_stride, 1);
-    c.v = rolled(c.a.kv_rows * c.a.kv_stride, 1);
-    c.half = calloc(2 * c.a.kv_rows * c.a.kv_stride, sizeof(*c.half));
+    c.kv_numbers = c.a.kv_rows * c.a.kv_stride;
+    if (shape % 2 == 1) { /* head by head instead of row by row */
+        c.a.kv_stride = dim + 1;
+        c.a.kv_head_stride = c.a.kv_rows * (dim + 1);
+    }
+    c.k = rolled(c.kv_numbers, 1);
+    c.v = rolled(c.kv_numbers, 1);
+    c.half = calloc(2 * c.kv_numbers, sizeof(*c.half));
     assert_non_null(c.half);
     c.a.out = filled(c.a.q_rows * c.a.out_stride, NAN);
     for (size_t h = 0; h < heads; h++)
@@ -81,7 +88,7 @@ static void attend(struct canvas *canvases, size_t n)
     size_t scratch = 0;
     for (size_t i = 0; i < n; i++) {
         struct canvas *c = &canvases[i];
-        const size_t numbers = c->a.kv_rows * c->a.kv_stride;
+        const size_t numbers = c->kv_numbers;
         c->a.kv_of = c->kv_of;
         c->a.kv_dtype = kv_dtype;
         c->a.k = c->k;
@@ -116,7 +123,7 @@ static double as_read(float x)
 static void check_output(const char *isa, const struct canvas *c, size_t r, size_t h)
 {
     const struct caloris_attention *a = &c->a;
-    size_t dim = a->head_dim, kv = c->kv_of[h] * dim;
+    size_t dim = a->head_dim, kv = c->kv_of[h] * a->kv_head_stride;
     double *score = malloc(a->kv_rows * sizeof(*score)), peak = -(double)INFINITY, mass = 0,
            size = 0;
     assert_non_null(score);

@@ -22,6 +22,7 @@ enum {
     BLOCK_ROWS = 4, /* register block: BLOCK_ROWS x BLOCK_VECS accumulators */
     BLOCK_VECS = LANES == 16 ? 4 : 2,
     WORD = sizeof(float),
+    LINE = 64, /* bytes that memory gives at a time */
 };
 
 struct attend_tile {
@@ -125,6 +126,32 @@ static void multiply_words(bool pairs, size_t n, size_t width, const float *a, s
 
 /* ---- into the tile --------------------------------------------------------------------------- */
 
+/* LANES keys x LANES words from memory into the tile. */
+static inline void turn_block(const unsigned char *from, size_t stride, float *to)
+{
+    vec x[LANES];
+    for (size_t i = 0; i < LANES; i++)
+        memcpy(&x[i], from + i * stride, sizeof(x[i]));
+    vec_transpose(x);
+    for (size_t i = 0; i < LANES; i++)
+        vec_store(to + i * CALORIS_KEY_TILE, x[i]);
+}
+
+/* Of a block that ends early: so many bytes of so many keys. */
+static void turn_edge(const unsigned char *from, size_t stride, size_t bytes, size_t keys,
+                      float *to)
+{
+    vec x[LANES];
+    for (size_t i = 0; i < LANES; i++) {
+        x[i] = vec_all(0);
+        if (i < keys)
+            memcpy(&x[i], from + i * stride, bytes);
+    }
+    vec_transpose(x);
+    for (size_t i = 0; i * WORD < bytes; i++)
+        vec_store(to + i * CALORIS_KEY_TILE, x[i]);
+}
+
 /* Keys [n, stride bytes] of `bytes` bytes each, transposed word by word; lanes behind the n-th hold
  * anything. */
 static void load_keys(const struct attend_tile *t, const unsigned char *k, size_t stride,
@@ -134,18 +161,12 @@ static void load_keys(const struct attend_tile *t, const unsigned char *k, size_
         const size_t lanes = n - j < LANES ? n - j : LANES;
         for (size_t w = 0; w < t->words; w += LANES) {
             const size_t left = bytes - w * WORD;
-            vec x[LANES];
-            for (size_t i = 0; i < LANES; i++) {
-                const unsigned char *from = k + (j + i) * stride + w * WORD;
-                x[i] = vec_all(0);
-                if (i < lanes && left >= sizeof(x[i]))
-                    memcpy(&x[i], from, sizeof(x[i]));
-                else if (i < lanes)
-                    memcpy(&x[i], from, left);
-            }
-            vec_transpose(x);
-            for (size_t i = 0; i < LANES && w + i < t->words; i++)
-                vec_store(t->keys + (w + i) * CALORIS_KEY_TILE + j, x[i]);
+            const unsigned char *from = k + j * stride + w * WORD;
+            float *to = t->keys + w * CALORIS_KEY_TILE + j;
+            if (lanes == LANES && left >= sizeof(vec))
+                turn_block(from, stride, to);
+            else
+                turn_edge(from, stride, left < sizeof(vec) ? left : sizeof(vec), lanes, to);
         }
     }
 }
@@ -159,32 +180,34 @@ static void load_values(const struct attend_tile *t, const float *v, size_t stri
     }
 }
 
-/* Numbers [at, at + LANES) of a row of n bf16 numbers, zeros behind its end. */
-static vec_bits open_half(const uint16_t *row, size_t at, size_t n)
+/* LANES pairs: the numbers at `even` in the low halves, those at `odd` in the high ones. */
+static inline vec pair_up(const uint16_t *even, const uint16_t *odd)
 {
-    vec_half half = {0};
-    if (n - at >= LANES)
-        memcpy(&half, row + at, sizeof(half));
-    else
-        memcpy(&half, row + at, (n - at) * sizeof(*row));
-    return __builtin_convertvector(half, vec_bits);
+    vec_half low, high;
+    memcpy(&low, even, sizeof(low));
+    memcpy(&high, odd, sizeof(high));
+    return (vec)(__builtin_convertvector(low, vec_bits) | __builtin_convertvector(high, vec_bits)
+                                                              << 16);
 }
 
 /* Word d of row i: number d of value 2 i, and of the next one. */
 static void load_value_pairs(const struct attend_tile *t, const uint16_t *v, size_t stride,
                              size_t head_dim, size_t n)
 {
+    static const uint16_t none[LANES];
+    const size_t whole = head_dim / LANES * LANES;
     for (size_t j = 0; j < n; j += 2) {
-        const uint16_t *row = v + j * stride;
+        const uint16_t *even = v + j * stride, *odd = even + stride;
+        const bool alone = j + 1 == n;
         float *to = t->values + j / 2 * t->dim;
-        for (size_t d = 0; d < t->dim; d += LANES) {
-            vec_bits word = {0};
-            if (d < head_dim)
-                word = open_half(row, d, head_dim);
-            if (d < head_dim && j + 1 < n)
-                word |= open_half(row + stride, d, head_dim) << 16;
-            vec_store(to + d, (vec)word);
-        }
+        for (size_t d = 0; d < whole; d += LANES)
+            vec_store(to + d, pair_up(even + d, alone ? none : odd + d));
+        uint16_t rest[2][CALORIS_ATTEND_DIM_UNIT] = {{0}, {0}};
+        memcpy(rest[0], even + whole, (head_dim - whole) * sizeof(*even));
+        if (!alone)
+            memcpy(rest[1], odd + whole, (head_dim - whole) * sizeof(*odd));
+        for (size_t d = whole; d < t->dim; d += LANES)
+            vec_store(to + d, pair_up(rest[0] + (d - whole), rest[1] + (d - whole)));
     }
 }
 
@@ -213,65 +236,86 @@ static void load_query(const struct attend_tile *t, const float *q, size_t strid
     }
 }
 
+/* The first of so many rows that the next tile will load. */
+static void ask_for(const char *rows, size_t stride, size_t bytes, size_t n)
+{
+    for (size_t r = 0; r < n && r < CALORIS_KEY_TILE; r++) {
+        for (size_t at = 0; at < bytes; at += LINE)
+            __builtin_prefetch(rows + r * stride + at);
+    }
+}
+
 /* ---- softmax --------------------------------------------------------------------------------- */
 
-/* One row of S (n keys are real) becomes P; m, l and the fading factor move on. */
-static void soften(const struct attend_tile *t, size_t row, size_t n, float scale)
+/* exp2(s * scale - base) over one row of S becomes its P; returns lane by lane the sums of P. */
+static vec weigh(const struct attend_tile *t, float *s, size_t width, float scale, float base)
 {
-    float *s = t->scores + row * CALORIS_KEY_TILE;
     char *pairs = (char *)s; /* of P: written behind what is still to be read */
-    float lanes[LANES];
-    vec top = vec_all(-INFINITY);
-    for (size_t j = n; j < CALORIS_KEY_TILE; j++)
-        s[j] = -INFINITY;
-    for (size_t j = 0; j < CALORIS_KEY_TILE; j += LANES) {
-        vec score = vec_load(s + j) * scale;
-        vec_store(s + j, score);
-        top = vec_select(score > top, score, top);
-    }
-    vec_store(lanes, top);
-    float peak = t->peak[row];
-    for (size_t j = 0; j < LANES; j++)
-        peak = lanes[j] > peak ? lanes[j] : peak;
-    /* While every score is -infinity, any finite number will do in place of the peak. */
-    float base = peak == -INFINITY ? 0 : peak;
     vec sum = vec_all(0);
-    for (size_t j = 0; j < CALORIS_KEY_TILE; j += LANES) {
-        vec p = vec_exp(vec_load(s + j) - base);
+    for (size_t j = 0; j < width; j += LANES) {
+        vec p = vec_exp2(vec_fma(vec_load(s + j), vec_all(scale), vec_all(-base)));
         if (t->pairs) {
-            const vec_bits rounded = vec_round_bf16(p);
-            const vec_half half = __builtin_convertvector(rounded, vec_half);
+            const vec_half half = vec_to_bf16(p);
             memcpy(pairs + j * sizeof(uint16_t), &half, sizeof(half));
-            p = (vec)(rounded << 16);
+            p = (vec)(__builtin_convertvector(half, vec_bits) << 16);
         } else {
             vec_store(s + j, p);
         }
         sum += p;
     }
-    vec_store(lanes, sum);
-    float mass = 0;
-    for (size_t j = 0; j < LANES; j++)
-        mass += lanes[j];
-    vec_store(lanes, vec_exp(vec_all(t->peak[row] - base)));
-    t->fade[row] = lanes[0];
-    t->mass[row] = t->mass[row] * t->fade[row] + mass;
-    t->peak[row] = peak;
+    return sum;
+}
+
+/* Up to LANES rows of S from `first` on (keys of each are real) become P; m, l and the fading
+ * factor move on. m stands for S without its scale; here it comes with that of base 2. */
+static void soften(const struct attend_tile *t, size_t first, size_t rows, size_t keys, float scale)
+{
+    const size_t width = (keys + LANES - 1) / LANES * LANES;
+    float *s = t->scores + first * CALORIS_KEY_TILE, bases[LANES];
+    vec lanes[LANES];
+    for (size_t r = 0; r < LANES; r++) {
+        float *row = s + r * CALORIS_KEY_TILE;
+        lanes[r] = vec_all(-INFINITY);
+        for (size_t j = keys; r < rows && j < width; j++)
+            row[j] = -INFINITY;
+        for (size_t j = 0; r < rows && j < width; j += LANES)
+            lanes[r] = vec_max(vec_load(row + j), lanes[r]);
+    }
+    vec_transpose(lanes);
+    const vec old = vec_load(t->peak + first);
+    vec peak = old;
+    for (size_t i = 0; i < LANES; i++)
+        peak = vec_max(lanes[i], peak);
+    /* While every score is -infinity, any finite number will do in place of the peak. */
+    const vec base = vec_select(peak == -INFINITY, vec_all(0), peak * scale);
+    vec_store(bases, base);
+    for (size_t r = 0; r < LANES; r++)
+        lanes[r] =
+            r < rows ? weigh(t, s + r * CALORIS_KEY_TILE, width, scale, bases[r]) : vec_all(0);
+    vec_transpose(lanes);
+    vec mass = lanes[0];
+    for (size_t i = 1; i < LANES; i++)
+        mass += lanes[i];
+    const vec fade = vec_exp2(old * scale - base);
+    vec_store(t->peak + first, peak);
+    vec_store(t->fade + first, fade);
+    vec_store(t->mass + first, vec_load(t->mass + first) * fade + mass);
 }
 
 static void attend(const struct caloris_attention *canvas, size_t head, size_t first, size_t n,
                    float *scratch)
 {
     const size_t head_dim = canvas->head_dim, stride = canvas->kv_stride;
-    const size_t kv = canvas->kv_of[head] * head_dim;
+    const size_t kv = canvas->kv_of[head] * canvas->kv_head_stride;
     const bool pairs = canvas->kv_dtype == CALORIS_DTYPE_BF16;
     const size_t bytes = caloris_dtype_bytes(canvas->kv_dtype);
     const struct attend_tile t = lay_out(head_dim, pairs, scratch);
     const float *q = canvas->q + first * canvas->q_stride + head * head_dim;
-    float scale = (float)(1 / sqrt((double)head_dim));
+    const float scale = (float)(log2(exp(1)) / sqrt((double)head_dim));
     if (pairs)
         load_query(&t, q, canvas->q_stride, head_dim, n);
     memset(t.sums, 0, n * t.dim * sizeof(float));
-    for (size_t r = 0; r < n; r++) {
+    for (size_t r = 0; r < CALORIS_QUERY_TILE; r++) {
         t.peak[r] = -INFINITY;
         t.mass[r] = 0;
     }
@@ -285,10 +329,14 @@ static void attend(const struct caloris_attention *canvas, size_t head, size_t f
             load_value_pairs(&t, (const uint16_t *)canvas->v + at, stride, head_dim, keys);
         else
             load_values(&t, (const float *)canvas->v + at, stride, head_dim, keys);
+        ask_for((const char *)canvas->k + (at + keys * stride) * bytes, stride * bytes,
+                head_dim * bytes, left - keys);
+        ask_for((const char *)canvas->v + (at + keys * stride) * bytes, stride * bytes,
+                head_dim * bytes, left - keys);
         multiply_words(pairs, n, width, pairs ? t.query : q, pairs ? t.dim / 2 : canvas->q_stride,
                        t.keys, CALORIS_KEY_TILE, t.words, NULL, t.scores, CALORIS_KEY_TILE);
-        for (size_t r = 0; r < n; r++)
-            soften(&t, r, keys, scale);
+        for (size_t r = 0; r < n; r += LANES)
+            soften(&t, r, n - r < LANES ? n - r : LANES, keys, scale);
         multiply_words(pairs, n, t.dim, t.scores, CALORIS_KEY_TILE, t.values, t.dim,
                        pairs ? (keys + 1) / 2 : keys, t.fade, t.sums, t.dim);
     }

@@ -147,8 +147,9 @@ void caloris_add(struct caloris_pool *pool, float *x, const float *y, size_t n);
 void caloris_round_row(const float *from, size_t n, uint16_t *to);
 
 /* Full attention of one canvas: queries q [q_rows, q_stride] of `heads` heads against keys and
- * values [kv_rows, kv_stride] of the KV heads that they share: query head h reads KV head kv_of[h].
- * out [q_rows, out_stride]; strides in numbers. scale: 1/√head_dim. Keys and values are F32 or
+ * values of the KV heads that they share: query head h reads KV head kv_of[h], whose rows [kv_rows,
+ * kv_stride] begin kv_head_stride behind those of the one before. out [q_rows, out_stride]; strides
+ * in numbers. scale: 1/√head_dim. Keys and values are F32 or
  * BF16; with BF16 the queries and the weights of the softmax are rounded to bf16, too. Sums and
  * softmax in fp32; tiled, no score matrix in memory beyond scratch [threads,
  * caloris_attention_scratch(head_dim)] floats. */
@@ -159,7 +160,7 @@ struct caloris_attention {
     float *out;
     enum caloris_dtype kv_dtype;
     size_t q_rows, kv_rows;
-    size_t q_stride, kv_stride, out_stride;
+    size_t q_stride, kv_stride, kv_head_stride, out_stride;
     size_t heads, head_dim;
     const uint32_t *kv_of; /* [heads] */
 };

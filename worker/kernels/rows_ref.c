@@ -108,7 +108,8 @@ static void attend(const struct caloris_attention *canvas, size_t head, size_t f
                    float *scratch)
 {
     (void)scratch;
-    const size_t head_dim = canvas->head_dim, at = canvas->kv_of[head] * head_dim;
+    const size_t head_dim = canvas->head_dim;
+    const size_t at = canvas->kv_of[head] * canvas->kv_head_stride;
     for (size_t r = first; r < first + n; r++) {
         const float *q = canvas->q + r * canvas->q_stride + head * head_dim;
         float *out = canvas->out + r * canvas->out_stride + head * head_dim;

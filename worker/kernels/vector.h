@@ -93,6 +93,28 @@ static inline vec_bits vec_round_bf16(vec x)
     return (vec_bits)vec_select(x == x, (vec)rounded, (vec)quiet);
 }
 
+/* The same, for numbers from 0 to 1 and NaN: those below 2^-126 may become 0. */
+static inline vec_half vec_to_bf16(vec x)
+{
+#if defined(__AVX512BF16__)
+    return (vec_half)_mm512_cvtneps_pbh(x);
+#else
+    return __builtin_convertvector(vec_round_bf16(x), vec_half);
+#endif
+}
+
+/* The larger one; b where one is NaN. */
+static inline vec vec_max(vec a, vec b)
+{
+#if defined(__AVX512F__)
+    return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(a, b);
+#else
+    return vec_select(a > b, a, b);
+#endif
+}
+
 /* Lane j of x[i] and of x[i + step] when squares of step x step lanes are swapped between them. */
 #define LOW_LANE(j, step)    ((j) & (step) ? LANES + (j) - (step) : (j))
 #define HIGH_LANE(j, step)   ((j) & (step) ? LANES + (j) : (j) + (step))
@@ -155,6 +177,31 @@ static inline vec vec_exp(vec x)
     vec_bits low = (vec_bits)(half + 127) << 23;
     vec_bits high = (vec_bits)(power - half + 127) << 23;
     return p * (vec)low * (vec)high;
+}
+
+/* 2^x for x <= 0 within 3 ulp of it, 0 below 2^-149; NaN gives NaN. For attention: fused where the
+ * CPU can, so that bits differ between instruction sets. As above, with ln 2 in the coefficients;
+ * the rest of degree 6 is below 2^-22 of it. */
+static inline vec vec_exp2(vec x)
+{
+    const float round = 0x1.8p23f;
+    x = vec_select(x < -150.0f, vec_all(-150.0f), x);
+    const vec shifted = x + round, n = shifted - round, r = x - n;
+    vec p = vec_fma(r, vec_all(1.5403530e-4f), vec_all(1.3333558e-3f));
+    p = vec_fma(p, r, vec_all(9.6181291e-3f));
+    p = vec_fma(p, r, vec_all(5.5504109e-2f));
+    p = vec_fma(p, r, vec_all(2.4022651e-1f));
+    p = vec_fma(p, r, vec_all(6.9314718e-1f));
+    p = vec_fma(p, r, vec_all(1.0f));
+#if defined(__AVX512F__)
+    return _mm512_scalef_ps(p, n);
+#else
+    vec_mask power = (vec_mask)((vec_bits)shifted - (vec_bits)vec_all(round));
+    vec_mask half = power >> 1;
+    vec_bits low = (vec_bits)(half + 127) << 23;
+    vec_bits high = (vec_bits)(power - half + 127) << 23;
+    return p * (vec)low * (vec)high;
+#endif
 }
 
 #endif

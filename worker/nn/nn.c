@@ -35,8 +35,8 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     const size_t ffn_floats = 3 * split->ffn;
     const enum caloris_dtype kv_dtype =
         limits->format == CALORIS_FORMAT_FP32 ? CALORIS_DTYPE_F32 : CALORIS_DTYPE_BF16;
-    const size_t kept_bytes =
-        config->layers * 2 * split->kv_heads * hd * caloris_dtype_bytes(kv_dtype);
+    const size_t layer_bytes = 2 * split->kv_heads * hd * caloris_dtype_bytes(kv_dtype);
+    const size_t kept_bytes = config->layers * layer_bytes;
     size_t residual;
     if (!caloris_size_mul(rows, config->hidden, &residual))
         return caloris_err_set(err, CALORIS_BAD_CONFIG, "%zu rows of a step are too many", rows);
@@ -52,6 +52,7 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     nn->wide =
         caloris_arena_take(&walk, rows, larger(attention_floats, ffn_floats) * sizeof(float));
     nn->kv = caloris_arena_take(&walk, limits->kv_tokens, kept_bytes);
+    nn->passing_kv = caloris_arena_take(&walk, rows, layer_bytes);
     nn->rope = caloris_arena_take(&walk, limits->positions, hd * sizeof(float));
     nn->attention_scratch = caloris_arena_take(&walk, (size_t)limits->threads,
                                                caloris_attention_scratch(hd) * sizeof(float));
@@ -136,11 +137,25 @@ static int embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows, stru
     return allreduce(nn, nn->x, rows->rows, err);
 }
 
-/* K and V of one layer, [kv_tokens, 2 k hd]. */
-static unsigned char *kept(const struct caloris_nn *nn, size_t layer)
+/* Rows of one KV head stand next to each other, so that attention reads them as one stretch: K
+ * [k, tokens, hd], then V likewise. */
+struct kv_place {
+    unsigned char *kv;
+    size_t tokens;
+};
+
+/* What is kept of a layer. */
+static struct kv_place kept(const struct caloris_nn *nn, size_t layer)
 {
-    const size_t stride = 2 * nn->split.kv_heads * nn->config->head_dim;
-    return nn->kv + layer * nn->limits.kv_tokens * stride * caloris_dtype_bytes(nn->kv_dtype);
+    const size_t numbers = 2 * nn->split.kv_heads * nn->config->head_dim;
+    const size_t bytes = numbers * nn->limits.kv_tokens * caloris_dtype_bytes(nn->kv_dtype);
+    return (struct kv_place){nn->kv + layer * bytes, nn->limits.kv_tokens};
+}
+
+/* For the rows of the step whose K/V no later step will read. */
+static struct kv_place passing(const struct caloris_nn *nn)
+{
+    return (struct kv_place){nn->passing_kv, nn->limits.rows};
 }
 
 struct copy_task {
@@ -152,10 +167,13 @@ static void copy_layer(void *arg, size_t layer, int thread)
 {
     (void)thread;
     const struct copy_task *task = arg;
-    const size_t stride = 2 * task->nn->split.kv_heads * task->nn->config->head_dim *
-                          caloris_dtype_bytes(task->nn->kv_dtype);
-    unsigned char *of_layer = kept(task->nn, layer);
-    memcpy(of_layer + task->to * stride, of_layer + task->from * stride, task->count * stride);
+    const struct caloris_nn *nn = task->nn;
+    const size_t bytes = nn->config->head_dim * caloris_dtype_bytes(nn->kv_dtype);
+    const struct kv_place place = kept(nn, layer);
+    for (size_t head = 0; head < 2 * nn->split.kv_heads; head++) {
+        unsigned char *rows = place.kv + head * place.tokens * bytes;
+        memcpy(rows + task->to * bytes, rows + task->from * bytes, task->count * bytes);
+    }
 }
 
 void caloris_nn_copy_kept(struct caloris_nn *nn, size_t from, size_t to, size_t count)
@@ -167,52 +185,53 @@ void caloris_nn_copy_kept(struct caloris_nn *nn, size_t from, size_t to, size_t 
 struct keep_task {
     const struct caloris_nn *nn;
     const struct caloris_nn_rows *rows;
-    float *qkv;
-    unsigned char *kept;
+    const float *qkv;
+    struct kv_place kept;
 };
 
-/* K and V of a row, which stand next to each other, to where they are kept; else they stay where
- * they are, rounded in place if that is what attention reads. */
+/* K and V of a row to their place, in the type that attention reads. */
 static void keep_row(void *arg, size_t row, int thread)
 {
     (void)thread;
     const struct keep_task *task = arg;
-    const struct caloris_model_split *split = &task->nn->split;
-    const size_t hd = task->nn->config->head_dim;
-    const size_t q = split->heads * hd, kv = 2 * split->kv_heads * hd;
-    const size_t bytes = kv * caloris_dtype_bytes(task->nn->kv_dtype);
-    const uint32_t to = task->rows->kv_row[row];
-    float *from = task->qkv + row * (q + kv) + q;
-    void *place = to == CALORIS_NN_NOT_KEPT ? (void *)from : task->kept + to * bytes;
-    if (task->nn->kv_dtype == CALORIS_DTYPE_BF16)
-        caloris_round_row(from, kv, place);
-    else if (place != from)
-        memcpy(place, from, bytes);
+    const struct caloris_nn *nn = task->nn;
+    const size_t hd = nn->config->head_dim, h = nn->split.heads, k = nn->split.kv_heads;
+    const size_t bytes = hd * caloris_dtype_bytes(nn->kv_dtype);
+    const bool pass = task->rows->kv_row[row] == CALORIS_NN_NOT_KEPT;
+    const struct kv_place place = pass ? passing(nn) : task->kept;
+    const size_t token = pass ? row : task->rows->kv_row[row];
+    for (size_t head = 0; head < 2 * k; head++) { /* of K, then of V */
+        const float *from = task->qkv + row * (h + 2 * k) * hd + (h + head) * hd;
+        unsigned char *to = place.kv + (head * place.tokens + token) * bytes;
+        if (nn->kv_dtype == CALORIS_DTYPE_BF16)
+            caloris_round_row(from, hd, (uint16_t *)to);
+        else
+            memcpy(to, from, bytes);
+    }
 }
 
-/* The attention of every canvas of the step: queries of its rows in qkv, keys and values there or
- * kept. */
+/* The attention of every canvas of the step. */
 static void lay_out_attention(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
-                              const float *qkv, const unsigned char *kv, float *mixed)
+                              const float *qkv, struct kv_place of_layer, float *mixed)
 {
     const size_t hd = nn->config->head_dim, h = nn->split.heads, k = nn->split.kv_heads;
-    const size_t stride = (h + 2 * k) * hd, bytes = caloris_dtype_bytes(nn->kv_dtype);
+    const size_t stride = (h + 2 * k) * hd, bytes = hd * caloris_dtype_bytes(nn->kv_dtype);
     size_t first = 0;
     for (size_t i = 0; i < rows->canvases; i++) {
         const struct caloris_nn_canvas *canvas = &rows->canvas[i];
-        const float *of_rows = qkv + first * stride;
-        const unsigned char *keys = canvas->cached ? kv + canvas->kv_first * 2 * k * hd * bytes
-                                                   : (const unsigned char *)(of_rows + h * hd);
+        const struct kv_place place = canvas->cached ? of_layer : passing(nn);
+        const unsigned char *keys = place.kv + (canvas->cached ? canvas->kv_first : first) * bytes;
         nn->attention[i] = (struct caloris_attention){
-            .q = of_rows,
+            .q = qkv + first * stride,
             .k = keys,
-            .v = keys + k * hd * bytes,
+            .v = keys + k * place.tokens * bytes,
             .out = mixed + first * h * hd,
             .kv_dtype = nn->kv_dtype,
             .q_rows = canvas->rows,
             .kv_rows = canvas->length,
             .q_stride = stride,
-            .kv_stride = canvas->cached ? 2 * k * hd : stride * sizeof(float) / bytes,
+            .kv_stride = hd,
+            .kv_head_stride = place.tokens * hd,
             .out_stride = h * hd,
             .heads = h,
             .head_dim = hd,

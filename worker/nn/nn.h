@@ -51,9 +51,9 @@ struct caloris_nn {
     /* [R, (h + 2 k) hd] Q, K, V of each row, then [R, h hd] attention output; or [R, 2 f], then
      * [R, f]. */
     float *wide;
-    /* [layers, kv_tokens, 2 k hd] kept K and V of cached canvases, as fp32, or as bf16 where the
-     * matrices are not fp32. */
-    unsigned char *kv;
+    /* K and V, fp32, or bf16 where the matrices are not fp32: [layers, 2 k, kv_tokens, hd] those
+     * of cached canvases; [2 k, R, hd] of the others, of one layer. */
+    unsigned char *kv, *passing_kv;
     enum caloris_dtype kv_dtype;
     float *rope; /* [positions, hd] */
     float *attention_scratch;
