@@ -23,7 +23,14 @@ enum { LAST_WORDS_MS = 200 };
 
 enum { SHORTEST_SILENCE_MS = 500 }; /* ten beats fit in */
 
-enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR };
+enum { INTERRUPTED = 130 }; /* exit code of what a signal ends before it is done */
+
+enum verb { VERB_RUN, VERB_PLAN, VERB_DOCTOR, VERB_SHARD };
+
+static const struct {
+    const char *name;
+    enum verb verb;
+} verbs[] = {{"plan", VERB_PLAN}, {"doctor", VERB_DOCTOR}, {"shard", VERB_SHARD}};
 
 struct values {
     char *model, *gateway, *cluster, *server_key, *certificate, *jobs, *out, *logits, *trace, *name;
@@ -102,7 +109,7 @@ static const struct caloris_option options[] = {
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(out),
      .argument = "FILE",
-     .help = "offline and --logits: where results go",
+     .help = "offline and --logits: where results go; shard: the folder to write",
      .flag_only = true},
     {.name = "resume",
      .type = CALORIS_OPTION_FLAG,
@@ -190,10 +197,11 @@ static const struct caloris_option options[] = {
     {.name = "weights",
      .type = CALORIS_OPTION_CHOICE,
      .offset = AT(weights),
-     .choices = "fp32|bf16|int8|int4",
-     .default_text = "fp32",
+     .choices = "auto|fp32|bf16|int8|int4",
+     .default_text = "auto",
      .argument = "FORMAT",
-     .help = "how matrices stand in memory, whatever the files hold (fp32 is the reference)"},
+     .help = "how matrices stand in memory, whatever the files hold (fp32 is the reference); auto: "
+             "as a shard file holds them, else fp32"},
     {.name = "isa",
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(isa),
@@ -229,7 +237,8 @@ static const struct caloris_program program = {
              "mpirun -n N caloris-engine [--model DIR] --logits IN.jsonl --out OUT.f32\n"
              "caloris-engine --comm threads --ranks N …\n"
              "caloris-engine plan [--model DIR] --ranks N [--weights FORMAT] [--json]\n"
-             "caloris-engine doctor [--model DIR] [--json]",
+             "caloris-engine doctor [--model DIR] [--json]\n"
+             "caloris-engine shard MODEL_DIR --out DIR --weights FORMAT",
     .about = "Computes denoising steps of a masked-diffusion language model in tensor parallel "
              "over any number of ranks: "
              "as a group of a gateway, or offline from a file of jobs (proto/JOBS.md).",
@@ -380,11 +389,15 @@ static bool serves(const struct values *v)
 static int check_usage(const struct values *v, enum verb verb, struct caloris_err *err)
 {
     const int modes = serves(v) + (v->jobs != NULL) + (v->logits != NULL);
+    if (verb != VERB_RUN && modes > 0)
+        return caloris_err_set(err, CALORIS_USAGE,
+                               "plan, doctor and shard take no --gateway, --cluster, --jobs or "
+                               "--logits");
+    if (verb == VERB_SHARD && (!v->model || !v->out || v->weights == 0))
+        return caloris_err_set(err, CALORIS_USAGE,
+                               "shard MODEL_DIR --out DIR --weights FORMAT: all three are needed");
     if (verb != VERB_RUN)
-        return modes == 0 ? 0
-                          : caloris_err_set(err, CALORIS_USAGE,
-                                            "plan and doctor take no --gateway, --cluster, --jobs "
-                                            "or --logits");
+        return 0;
     if (v->silent_ms < SHORTEST_SILENCE_MS || v->stands_ms < v->silent_ms)
         return caloris_err_set(err, CALORIS_USAGE,
                                "rank-silent is at least %d ms, and rank-stands no shorter",
@@ -445,7 +458,7 @@ static int run(const struct values *v, enum verb verb)
         .max_canvas = (size_t)v->max_canvas,
         .max_step_rows = (size_t)v->max_step_rows,
         .kv_tokens = (size_t)v->kv_tokens,
-        .weights = caloris_engine_format((size_t)v->weights),
+        .weights = v->weights == 0 ? NULL : caloris_engine_format((size_t)v->weights - 1),
         .isa = v->isa,
         .profile = v->profile,
         .planned = verb == VERB_RUN ? announce_plan : NULL,
@@ -456,6 +469,10 @@ static int run(const struct values *v, enum verb verb)
     };
     if (verb == VERB_PLAN)
         return caloris_plan_print(&engine, v->json, stdout, &err) < 0 ? complain(&err) : 0;
+    if (verb == VERB_SHARD) {
+        const int code = caloris_shard_run(&engine, v->out, stdout, &err) < 0 ? complain(&err) : 0;
+        return err.code == CALORIS_CANCELLED ? INTERRUPTED : code;
+    }
     struct caloris_address gateway = {0};
     if (serves(v) && find_gateway(v, &gateway, &err) < 0)
         return complain(&err);
@@ -484,18 +501,31 @@ static int run(const struct values *v, enum verb verb)
     return rc < 0 ? caloris_exit_server(err.code) : work.doctor.errors ? 1 : 0;
 }
 
+/* The verb, if there is one, and for shard the folder, are no options: taken out of argv. */
+static enum verb take_verb(int *argc, char ***argv, char **operand)
+{
+    enum verb verb = VERB_RUN;
+    for (size_t i = 0; *argc > 1 && i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        if (strcmp((*argv)[1], verbs[i].name) == 0)
+            verb = verbs[i].verb;
+    }
+    const bool has_operand = verb == VERB_SHARD && *argc > 2 && (*argv)[2][0] != '-';
+    const int taken = (verb != VERB_RUN) + has_operand;
+    if (has_operand)
+        *operand = (*argv)[2];
+    (*argv)[taken] = (*argv)[0];
+    *argv += taken;
+    *argc -= taken;
+    return verb;
+}
+
 int main(int argc, char **argv)
 {
     struct values values = {0};
     struct caloris_err err = {0};
-    enum verb verb = VERB_RUN;
     bool done = false;
-    if (argc > 1 && (strcmp(argv[1], "plan") == 0 || strcmp(argv[1], "doctor") == 0)) {
-        verb = strcmp(argv[1], "plan") == 0 ? VERB_PLAN : VERB_DOCTOR;
-        argv[1] = argv[0];
-        argv++;
-        argc--;
-    }
+    char *operand = NULL;
+    const enum verb verb = take_verb(&argc, &argv, &operand);
     signal(SIGPIPE, SIG_IGN);
     struct caloris_conf *conf = caloris_conf_load(&program, argc, argv, &values, NULL, &done, &err);
     if (!conf)
@@ -505,7 +535,9 @@ int main(int argc, char **argv)
     if (!done) {
         caloris_log_set_level((enum caloris_log_level)values.log_level);
         caloris_log_set_who("engine");
-        if (!values.model)
+        if (operand)
+            values.model = operand;
+        else if (!values.model && verb != VERB_SHARD)
             values.model = shipped = demo_model();
         code = check_usage(&values, verb, &err) < 0 ? complain(&err) : run(&values, verb);
     }

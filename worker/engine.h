@@ -30,9 +30,10 @@ struct caloris_engine_options {
     size_t max_canvas;    /* longest canvas, in tokens; 0: what the model was made for */
     size_t max_step_rows; /* rows of one step over all requests; at least max_canvas. 0: chosen */
     size_t kv_tokens;     /* positions whose K/V are kept, over all cached canvases. 0: chosen */
-    const char *weights;  /* a name of caloris_engine_format; NULL: the first */
-    const char *isa;      /* kernels up to this instruction set ("avx2"); NULL: all that run here */
-    bool profile;         /* measure the phases of steps: caloris_engine_profile */
+    /* A name of caloris_engine_format; NULL: what the folder's shard file holds, else the first. */
+    const char *weights;
+    const char *isa; /* kernels up to this instruction set ("avx2"); NULL: all that run here */
+    bool profile;    /* measure the phases of steps: caloris_engine_profile */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir:
      * weights are invented in memory, and layers share as many distinct ones as fit in half of the
      * memory. For benchmarks. */
@@ -62,6 +63,7 @@ struct caloris_model_facts {
     size_t max_sequence;
     int32_t mask_id, eos_id; /* from config.json; -1 where it says nothing */
     uint64_t parameters;
+    bool packed; /* weights are in a shard file, and in no other format than that one's */
 };
 
 /* What one rank holds. All ranges are [first, first + count). */
@@ -82,6 +84,27 @@ struct caloris_rank_share {
  * into options. */
 int caloris_engine_plan(struct caloris_engine_options *options, struct caloris_model_facts *facts,
                         struct caloris_rank_share *shares, struct caloris_err *err);
+
+/* ---- packing a model once -------------------------------------------------------------------- */
+
+struct caloris_sharded_tensor {
+    const char *name, *format; /* "int8"; NULL: a vector, kept as it is */
+    size_t rows, cols;
+    double relative_error; /* ‖W - Ŵ‖ / ‖W‖ of a matrix */
+};
+
+/* What caloris_engine_shard tells while it works, in its own thread; either may be NULL, and ends
+ * it by -1. */
+struct caloris_sharding {
+    int (*progress)(void *arg, uint64_t done_bytes, uint64_t all_bytes, struct caloris_err *err);
+    int (*tensor)(void *arg, const struct caloris_sharded_tensor *tensor, struct caloris_err *err);
+    void *arg;
+};
+
+/* Writes the weights of options->model_dir, as options->weights says, into a shard file of out_dir,
+ * for any number of ranks (docs/MODELS.md, "Shard files"). The file appears when it is whole. */
+int caloris_engine_shard(const struct caloris_engine_options *options, const char *out_dir,
+                         const struct caloris_sharding *told, struct caloris_err *err);
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 

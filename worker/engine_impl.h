@@ -15,6 +15,7 @@ struct caloris_engine {
     int rank, ranks;
     struct caloris_pool *pool;
     struct caloris_model_config config;
+    struct caloris_stored stored; /* the folder's shard file */
     struct caloris_weights weights;
     struct caloris_memory memory;
     struct caloris_nn nn;

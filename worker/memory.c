@@ -26,7 +26,7 @@ int caloris_memory_config(const struct caloris_engine_options *options,
 }
 
 void caloris_memory_facts(const struct caloris_model_config *config,
-                          struct caloris_model_facts *facts)
+                          const struct caloris_stored *stored, struct caloris_model_facts *facts)
 {
     *facts = (struct caloris_model_facts){
         .layers = config->layers,
@@ -40,6 +40,7 @@ void caloris_memory_facts(const struct caloris_model_config *config,
         .mask_id = config->mask_id,
         .eos_id = config->eos_id,
         .parameters = caloris_model_parameters(config),
+        .packed = stored->there,
     };
     snprintf(facts->family, sizeof(facts->family), "%s", config->family);
 }
@@ -57,13 +58,33 @@ enum caloris_format caloris_memory_format(const struct caloris_engine_options *o
     return format;
 }
 
-int caloris_memory_limits(struct caloris_engine_options *options,
-                          const struct caloris_model_config *config, struct caloris_err *err)
+/* What the caller said, or the folder's shard file; both may say the same. */
+static int choose_format(struct caloris_engine_options *options, struct caloris_stored *stored,
+                         struct caloris_err *err)
 {
     enum caloris_format format;
+    *stored = (struct caloris_stored){0};
+    if (!options->synthetic && caloris_shard_find(options->model_dir, stored, err) < 0)
+        return -1;
     if (!options->weights)
-        options->weights = caloris_engine_format(0);
+        options->weights =
+            stored->there ? caloris_format_name(stored->format) : caloris_engine_format(0);
     if (caloris_format_parse(options->weights, &format, err) < 0)
+        return -1;
+    if (stored->there && format != stored->format)
+        return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                               "weights as %s: %s/%s holds them as %s; shard the model again, or "
+                               "leave the format to the file",
+                               options->weights, options->model_dir, CALORIS_SHARD_FILE,
+                               caloris_format_name(stored->format));
+    return 0;
+}
+
+int caloris_memory_limits(struct caloris_engine_options *options,
+                          const struct caloris_model_config *config, struct caloris_stored *stored,
+                          struct caloris_err *err)
+{
+    if (choose_format(options, stored, err) < 0)
         return -1;
     if (options->max_canvas == 0)
         options->max_canvas = config->max_sequence;
@@ -225,12 +246,13 @@ int caloris_engine_plan(struct caloris_engine_options *options, struct caloris_m
                         struct caloris_rank_share *shares, struct caloris_err *err)
 {
     struct caloris_model_config config;
+    struct caloris_stored stored;
     if (caloris_memory_config(options, &config, err) < 0 ||
-        caloris_memory_limits(options, &config, err) < 0)
+        caloris_memory_limits(options, &config, &stored, err) < 0)
         return -1;
     if (options->threads == 0)
         options->threads = caloris_pool_cores(options->ranks);
-    caloris_memory_facts(&config, facts);
+    caloris_memory_facts(&config, &stored, facts);
     for (int rank = 0; rank < options->ranks; rank++) {
         if (caloris_memory_share(options, &config, options->ranks, rank, &shares[rank], err) < 0)
             return -1;

@@ -10,9 +10,10 @@
 struct caloris_err;
 
 /* The effective limits of a group: the options with what they left open filled in, and checked
- * against the model. */
+ * against the model. *stored: the folder's shard file, if it has one. */
 int caloris_memory_limits(struct caloris_engine_options *options,
-                          const struct caloris_model_config *config, struct caloris_err *err);
+                          const struct caloris_model_config *config, struct caloris_stored *stored,
+                          struct caloris_err *err);
 
 /* How matrices stand in memory; the limits were checked. */
 enum caloris_format caloris_memory_format(const struct caloris_engine_options *options);
@@ -41,7 +42,7 @@ void caloris_memory_free(struct caloris_memory *memory);
 int caloris_memory_config(const struct caloris_engine_options *options,
                           struct caloris_model_config *config, struct caloris_err *err);
 void caloris_memory_facts(const struct caloris_model_config *config,
-                          struct caloris_model_facts *facts);
+                          const struct caloris_stored *stored, struct caloris_model_facts *facts);
 
 /* All that rank `rank` of `ranks` will hold, but for the load relative to others: multiply-adds of
  * a full row instead. */

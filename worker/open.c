@@ -7,6 +7,7 @@
 #include "worker/kernels/kernels.h"
 #include "worker/pool/pool.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ static int read_config(struct caloris_engine *engine, struct caloris_err *err)
 {
     if (caloris_memory_config(&engine->options, &engine->config, err) < 0)
         return -1;
-    return caloris_memory_limits(&engine->options, &engine->config, err);
+    return caloris_memory_limits(&engine->options, &engine->config, &engine->stored, err);
 }
 
 static int make_buffers(struct caloris_engine *engine, struct caloris_err *err)
@@ -106,19 +107,22 @@ int caloris_engine_lose(struct caloris_engine *engine, struct caloris_err *err)
 
 /* All that decides what a rank computes and how much it sends: two ranks of one world differ in
  * none of it. */
-enum { TERMS_TEXT = 320 };
+enum { TERMS_TEXT = 352 };
 
 static void describe_terms(const struct caloris_engine *engine, char text[TERMS_TEXT])
 {
+    char from[48] = "";
+    if (engine->stored.there)
+        snprintf(from, sizeof(from), " of shard file %08" PRIx32, engine->stored.check);
     const struct caloris_model_config *c = &engine->config;
     const struct caloris_engine_options *o = &engine->options;
     snprintf(text, TERMS_TEXT,
              "%s of %zu layers x %zu, %zu/%zu heads x %zu, FFN %zu, vocabulary %zu%s, norm_eps %g, "
-             "rope_theta %g, weights as %s; %zu requests, %zu tokens a canvas, %zu rows a step, "
+             "rope_theta %g, weights as %s%s; %zu requests, %zu tokens a canvas, %zu rows a step, "
              "%zu tokens of K/V",
              c->family, c->layers, c->hidden, c->heads, c->kv_heads, c->head_dim, c->ffn, c->vocab,
              c->tied ? " tied" : "", (double)c->norm_eps, c->rope_theta,
-             caloris_format_name(caloris_memory_format(o)), o->max_requests, o->max_canvas,
+             caloris_format_name(caloris_memory_format(o)), from, o->max_requests, o->max_canvas,
              o->max_step_rows, o->kv_tokens);
 }
 
@@ -187,7 +191,7 @@ static int compare_cores(struct caloris_engine *engine, struct caloris_err *err)
 static void fill_facts(struct caloris_engine *engine)
 {
     struct caloris_engine_facts *facts = &engine->facts;
-    caloris_memory_facts(&engine->config, &facts->model);
+    caloris_memory_facts(&engine->config, &engine->stored, &facts->model);
     facts->ranks = engine->ranks;
     facts->threads = engine->options.threads;
     facts->transport = caloris_comm_transport(engine->comm);

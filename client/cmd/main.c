@@ -64,6 +64,7 @@ static const struct {
 } engine_verbs[] = {
     {"plan", "how a model is split over ranks, and the bytes of each"},
     {"doctor", "what this machine offers: cores, binding, BLAS, MPI"},
+    {"shard", "a model's weights packed once, for any number of ranks"},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

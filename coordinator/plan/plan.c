@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What the fullest rank holds of each thing. */
 static struct caloris_rank_share fullest(const struct caloris_rank_share *shares, int ranks)
@@ -22,35 +23,57 @@ static struct caloris_rank_share fullest(const struct caloris_rank_share *shares
     return most;
 }
 
-/* What the fullest rank would hold in the i-th weight format. */
+/* What a group would hold in a weight format. */
+struct format_plan {
+    const char *format;
+    struct caloris_rank_share most; /* of any rank */
+    uint64_t all_weights;           /* of all ranks */
+};
+
+/* Packed weights come in one format only; others in any. */
+static bool may_have(const struct caloris_engine_options *options,
+                     const struct caloris_model_facts *model, size_t i)
+{
+    return !model->packed || strcmp(caloris_engine_format(i), options->weights) == 0;
+}
+
 static int plan_format(const struct caloris_engine_options *options, size_t i,
-                       struct caloris_rank_share *most, struct caloris_err *err)
+                       struct format_plan *plan, struct caloris_err *err)
 {
     struct caloris_engine_options other = *options;
     struct caloris_model_facts model;
     struct caloris_rank_share *shares = calloc((size_t)options->ranks, sizeof(*shares));
     if (!shares)
         return caloris_err_sys(err, "plan of %d ranks", options->ranks);
-    other.weights = caloris_engine_format(i);
+    *plan = (struct format_plan){.format = caloris_engine_format(i)};
+    other.weights = plan->format;
     int rc = caloris_engine_plan(&other, &model, shares, err);
-    if (rc == 0)
-        *most = fullest(shares, options->ranks);
+    plan->most = fullest(shares, options->ranks);
+    for (int rank = 0; rank < options->ranks; rank++)
+        plan->all_weights += shares[rank].weight_bytes;
     free(shares);
     return rc;
 }
 
-static int print_formats(const struct caloris_engine_options *options, FILE *to,
-                         struct caloris_err *err)
+static int print_formats(const struct caloris_engine_options *options,
+                         const struct caloris_model_facts *model, FILE *to, struct caloris_err *err)
 {
+    fprintf(to, "\n%-9s %22s %22s %22s\n", "--weights", "weights, fullest rank",
+            "weights, all ranks", "work, fullest rank");
     for (size_t i = 0; caloris_engine_format(i); i++) {
-        struct caloris_rank_share most;
-        char weights[CALORIS_SIZE_TEXT], work[CALORIS_SIZE_TEXT];
-        if (plan_format(options, i, &most, err) < 0)
+        struct format_plan plan;
+        char weights[CALORIS_SIZE_TEXT], all[CALORIS_SIZE_TEXT], work[CALORIS_SIZE_TEXT];
+        if (!may_have(options, model, i))
+            continue;
+        if (plan_format(options, i, &plan, err) < 0)
             return -1;
-        fprintf(to, "--weights %-5s per rank at most %10s of weights, %10s of work buffers\n",
-                caloris_engine_format(i), caloris_size_text(most.weight_bytes, weights),
-                caloris_size_text(most.work_bytes, work));
+        fprintf(to, "%-9s %22s %22s %22s\n", plan.format,
+                caloris_size_text(plan.most.weight_bytes, weights),
+                caloris_size_text(plan.all_weights, all),
+                caloris_size_text(plan.most.work_bytes, work));
     }
+    if (model->packed)
+        fprintf(to, "(what the shard file holds; another format takes another shard file)\n");
     return 0;
 }
 
@@ -97,15 +120,19 @@ static int print_json(const struct caloris_engine_options *options,
 {
     json_t *ranks = json_array(), *formats = json_object();
     for (size_t i = 0; caloris_engine_format(i); i++) {
-        struct caloris_rank_share most;
-        if (plan_format(options, i, &most, err) < 0) {
+        struct format_plan format;
+        if (!may_have(options, model, i))
+            continue;
+        if (plan_format(options, i, &format, err) < 0) {
             json_decref(ranks);
             json_decref(formats);
             return -1;
         }
-        json_object_set_new(formats, caloris_engine_format(i),
-                            json_pack("{s:I, s:I}", "weight_bytes", (json_int_t)most.weight_bytes,
-                                      "work_bytes", (json_int_t)most.work_bytes));
+        json_object_set_new(formats, format.format,
+                            json_pack("{s:I, s:I, s:I}", "weight_bytes",
+                                      (json_int_t)format.most.weight_bytes, "all_weight_bytes",
+                                      (json_int_t)format.all_weights, "work_bytes",
+                                      (json_int_t)format.most.work_bytes));
     }
     for (int rank = 0; rank < options->ranks; rank++) {
         const struct caloris_rank_share *s = &shares[rank];
@@ -145,7 +172,7 @@ int caloris_plan_print(struct caloris_engine_options *options, bool json, FILE *
         rc = print_json(options, &model, shares, to, err);
     else if (rc == 0) {
         print_table(options, &model, shares, to);
-        rc = print_formats(options, to, err);
+        rc = print_formats(options, &model, to, err);
     }
     free(shares);
     return rc;

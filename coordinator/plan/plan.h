@@ -1,5 +1,5 @@
-/* coordinator/plan/plan.h: `caloris plan` and `caloris doctor`: what a group would hold and what
- * this machine offers, said before anything is loaded.
+/* coordinator/plan/plan.h: verbs about a model and a machine before anything is served: `caloris
+ * plan`, `caloris doctor`, `caloris shard`.
  */
 #ifndef CALORIS_PLAN_H
 #define CALORIS_PLAN_H
@@ -19,6 +19,12 @@ int caloris_plan_print(struct caloris_engine_options *options, bool json, FILE *
 /* One line for the log of a starting group: "2 ranks: weights 20.5 MiB, K/V 1.0 MiB, work 9.1 MiB
  * per rank at most". */
 void caloris_plan_line(const struct caloris_engine_facts *facts, char *text, size_t size);
+
+/* `caloris shard`: writes a model folder whose weights are packed as options->weights says, and
+ * prints the relative error of each matrix; progress to stderr when it takes long. SIGINT and
+ * SIGTERM end it with CALORIS_CANCELLED. */
+int caloris_shard_run(const struct caloris_engine_options *options, const char *out_dir, FILE *to,
+                      struct caloris_err *err);
 
 /* Where the time of the steps so far went: a table of phases and ranks. Rank 0's main thread,
  * inside the body. */

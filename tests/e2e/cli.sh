@@ -23,7 +23,7 @@ stdout_is() { [ "$(cat "$WORK/out")" = "$1" ] || fail "stdout is \"$(cat "$WORK/
 stdout_like() { grep -qE -- "$1" "$WORK/out" || fail "stdout is \"$(cat "$WORK/out")\", nothing like $1"; }
 
 VERBS="up run submit watch wait list show results cancel cluster presets keygen"
-for verb in $VERBS plan doctor; do
+for verb in $VERBS plan doctor shard; do
     expect 0 "Usage:" caloris "$verb" --help
     [ -s "$WORK/err" ] && fail "$verb --help writes to stderr"
     expect 0 "  $verb " caloris --help

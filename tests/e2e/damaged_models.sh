@@ -66,7 +66,7 @@ check() # what code words engine_options…
 copy()
 {
     rm -rf "$WORK/odd"
-    cp -r "$GOLDEN/llada" "$WORK/odd"
+    cp -r "$WHOLE_MODEL" "$WORK/odd"
     rm -rf "$WORK/odd/bf16" "$WORK/odd"/*.f32
     cd "$WORK/odd" || fail "no copy"
 }
@@ -102,6 +102,29 @@ damage "index is no JSON" "model.safetensors.index.json" \
 damage "missing file" "$SECOND.*No such file" rm $SECOND
 damage "no config.json" "config.json.*No such file" rm config.json
 damage "a directory for a file" "$SECOND" sh -c "rm $SECOND && mkdir $SECOND"
+
+# The same of packed weights.
+flip() # offset from the end
+{
+    local size byte
+    size=$(stat -c %s caloris.shard)
+    byte=$(od -An -tu1 -j $((size - $1)) -N 1 caloris.shard)
+    # shellcheck disable=SC2059
+    printf "\\$(printf %03o $((byte ^ 4)))" |
+        dd of=caloris.shard bs=1 seek=$((size - $1)) conv=notrunc status=none
+}
+caloris shard "$GOLDEN/llada" --out "$WORK/packed" --weights int8 >"$WORK/shard.log" ||
+    fail "not packed: $(cat "$WORK/shard.log")"
+export WHOLE_MODEL=$WORK/packed
+damage "truncated shard file" "odd/caloris.shard.*truncated" truncate -s -1 caloris.shard
+damage "an empty shard file" "odd/caloris.shard.*no shard file" truncate -s 0 caloris.shard
+damage "a newer shard file" "odd/caloris.shard.*version 3" \
+    sh -c "printf '\\003' | dd of=caloris.shard bs=1 seek=8 conv=notrunc status=none"
+damage "a flipped bit of the last unit" "odd/caloris.shard: .*blocks.2.ff_out.weight, unit 5 of 6" \
+    flip 700
+damage "a shard file of another model" "odd/caloris.shard was made for llada|has another model" \
+    sed -i 's/"rope_theta": 500000.0/"rope_theta": 10000.0/' config.json
+export WHOLE_MODEL=$GOLDEN/llada
 
 # What one rank may not read. Root reads everything, unless it lays that power down.
 copy

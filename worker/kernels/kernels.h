@@ -92,6 +92,34 @@ void caloris_matrix_fill(struct caloris_matrix *matrix, size_t out_first, size_t
 struct caloris_matrix caloris_matrix_rows(const struct caloris_matrix *matrix, size_t first,
                                           size_t n);
 
+/* Numbers of rows [first, first + n) as the matrix holds them, to [n, in]. */
+void caloris_matrix_read(const struct caloris_matrix *matrix, size_t first, size_t n, float *to);
+
+/* ---- units of matrices, as shard files hold them --------------------------------------------- */
+
+/* A unit [out, in] of a matrix, scales apart. FP32: row-major; else panels, but for what depends on
+ * the split: starts of sums and padding of the depth (docs/KERNELS.md). INT4: in begins on a run of
+ * the matrix, and ends with one or with the matrix. Bytes, a multiple of 64; SIZE_MAX when they do
+ * not fit. */
+size_t caloris_unit_bytes(enum caloris_format format, size_t out, size_t in);
+
+/* The unit whose first number is [out_first, in_first] of the matrix, to `to`. */
+void caloris_unit_get(const struct caloris_matrix *matrix, size_t out_first, size_t in_first,
+                      size_t out, size_t in, void *to);
+
+/* n units [out, in], one behind the other, go to the matrix: the first to [out_first, in_first],
+ * each other one out_step lower and in_step to the right (one of them is 0) of the one before it.
+ * The matrix was all zero bytes, and each of its numbers comes once; different threads may put
+ * different units. */
+void caloris_unit_put(struct caloris_matrix *matrix, size_t out_first, size_t in_first,
+                      size_t out_step, size_t in_step, size_t n, size_t out, size_t in,
+                      const void *from);
+
+/* CRC-32C of n bytes behind those that crc is of (of none: 0). The second one does without the
+ * CPU's instruction for it. */
+uint32_t caloris_crc32c(uint32_t crc, const void *bytes, size_t n);
+uint32_t caloris_crc32c_plain(uint32_t crc, const void *bytes, size_t n);
+
 /* Once per process before the others: picks the kernels, sets OpenBLAS to one thread per call. */
 void caloris_kernels_init(void);
 

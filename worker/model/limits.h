@@ -1,5 +1,5 @@
-/* worker/model/limits.h: the largest sizes that a config.json may name. Inside worker/model
- * only.
+/* worker/model/limits.h: the largest sizes that a config.json may name, and the smallest that are
+ * dealt. Inside worker/model only.
  *
  * Far above any model of today, and so small that no product of them overflows 64 bits: the
  * largest one, all bytes of all layers, is below 2^12 layers * 7 matrices * 2^36 * 4 bytes <
@@ -15,5 +15,8 @@ enum {
     CALORIS_MAX_VOCAB = 1 << 24,
     CALORIS_MAX_SEQUENCE = 1 << 24,
 };
+
+/* FFN columns and vocabulary rows are dealt in pieces of this many: a cache line of fp32. */
+enum { CALORIS_SPLIT_UNIT = 16 };
 
 #endif

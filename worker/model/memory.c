@@ -20,13 +20,23 @@ static void take_matrix(struct caloris_arena *arena, struct caloris_matrix *matr
         caloris_matrix_place(matrix, format, out, in, at);
 }
 
-/* A rank's columns of the attention output begin with a head: on a run only if heads are whole
- * runs. */
-static enum caloris_format format_of_o(const struct caloris_model_config *config,
-                                       enum caloris_format format)
+enum caloris_format caloris_weights_format(const struct caloris_model_config *config,
+                                           enum caloris_role role, enum caloris_format format)
 {
-    const bool fits = config->head_dim % CALORIS_INT4_RUN == 0;
-    return format == CALORIS_FORMAT_INT4 && !fits ? CALORIS_FORMAT_INT8 : format;
+    switch (role) {
+    case CALORIS_ROLE_EMBED:
+    case CALORIS_ROLE_FINAL_NORM:
+    case CALORIS_ROLE_ATTN_NORM:
+    case CALORIS_ROLE_FFN_NORM:
+        return CALORIS_FORMAT_FP32;
+    case CALORIS_ROLE_O:
+        /* A rank's columns begin with a head: on a run only if heads are whole runs. */
+        if (format == CALORIS_FORMAT_INT4 && config->head_dim % CALORIS_INT4_RUN != 0)
+            return CALORIS_FORMAT_INT8;
+        return format;
+    default:
+        return format;
+    }
 }
 
 static void take_layer(struct caloris_arena *arena, const struct caloris_model_config *config,
@@ -38,7 +48,7 @@ static void take_layer(struct caloris_arena *arena, const struct caloris_model_c
     size_t kv = split->kv_heads * config->head_dim;
     layer->attn_norm = caloris_arena_take(arena, d, sizeof(float));
     take_matrix(arena, &layer->qkv, format, q + 2 * kv, d);
-    take_matrix(arena, &layer->o, format_of_o(config, format), d, q);
+    take_matrix(arena, &layer->o, caloris_weights_format(config, CALORIS_ROLE_O, format), d, q);
     layer->ffn_norm = caloris_arena_take(arena, d, sizeof(float));
     take_matrix(arena, &layer->gate_up, format, 2 * split->ffn, d);
     take_matrix(arena, &layer->down, format, d, split->ffn);

@@ -3,7 +3,13 @@
 #ifndef CALORIS_MODEL_MEMORY_H
 #define CALORIS_MODEL_MEMORY_H
 
+#include "worker/model/family.h"
 #include "worker/model/model.h"
+
+/* How the matrix that this tensor goes to stands in memory: not always as asked for. A vector:
+ * FP32. */
+enum caloris_format caloris_weights_format(const struct caloris_model_config *config,
+                                           enum caloris_role role, enum caloris_format format);
 
 /* Bytes for `distinct` layers of weights and the table of all layers; SIZE_MAX when that does
  * not fit or a matrix is too long for the format. A multiple of the page size. */

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "worker/engine.h"
 #include "worker/kernels/kernels.h"
 
 struct caloris_err;
@@ -104,6 +105,27 @@ int caloris_weights_load(const char *dir, const struct caloris_model_config *con
                          const struct caloris_model_split *split, enum caloris_format format,
                          struct caloris_pool *pool, const struct caloris_weights_peers *peers,
                          struct caloris_weights *weights, struct caloris_err *err);
+
+/* ---- shard files: weights packed once ------------------------------------------------------ */
+
+/* A folder with such a file needs no safetensors; plan and load take it from there, and an INT8
+ * load is not collective then. */
+#define CALORIS_SHARD_FILE "caloris.shard"
+
+struct caloris_stored {
+    bool there;
+    enum caloris_format format;
+    uint32_t check; /* two files with the same one hold the same */
+};
+
+/* What the folder's shard file says of itself, if it has one. */
+int caloris_shard_find(const char *dir, struct caloris_stored *stored, struct caloris_err *err);
+
+/* Packs the safetensors of dir into out_dir/CALORIS_SHARD_FILE, which appears when it is whole.
+ * Holds one tensor at a time of those that ranks have columns of, some rows of the others. */
+int caloris_shard_write(const char *dir, const struct caloris_model_config *config,
+                        enum caloris_format format, struct caloris_pool *pool, const char *out_dir,
+                        const struct caloris_sharding *told, struct caloris_err *err);
 
 /* Invented weights (small, pseudo-random) for benchmarks. Layers share `distinct` different
  * ones, as many as fit in memory_limit (at least one). memory_bytes of caloris_weights_plan does

@@ -1,3 +1,4 @@
+#include "worker/model/limits.h"
 #include "worker/model/pieces.h"
 
 #include "base/err.h"
@@ -12,6 +13,7 @@ enum axis { AXIS_NONE, AXIS_HIDDEN, AXIS_Q, AXIS_KV, AXIS_FFN, AXIS_VOCAB, AXES 
 
 struct extent {
     size_t whole, first, count;
+    size_t unit; /* dealt together; 0: not dealt */
 };
 
 /* Each tensor: [rows, cols], a vector where cols is NONE; the member of the weights that it goes
@@ -61,13 +63,15 @@ static void measure(const struct caloris_model_config *config,
                     const struct caloris_model_split *split, struct extent extent[AXES])
 {
     size_t hd = config->head_dim;
-    extent[AXIS_NONE] = (struct extent){1, 0, 1};
-    extent[AXIS_HIDDEN] = (struct extent){config->hidden, 0, config->hidden};
-    extent[AXIS_Q] = (struct extent){config->heads * hd, split->head_first * hd, split->heads * hd};
+    const size_t unit = CALORIS_SPLIT_UNIT;
+    extent[AXIS_NONE] = (struct extent){1, 0, 1, 0};
+    extent[AXIS_HIDDEN] = (struct extent){config->hidden, 0, config->hidden, 0};
+    extent[AXIS_Q] =
+        (struct extent){config->heads * hd, split->head_first * hd, split->heads * hd, hd};
     extent[AXIS_KV] =
-        (struct extent){config->kv_heads * hd, split->kv_head_first * hd, split->kv_heads * hd};
-    extent[AXIS_FFN] = (struct extent){config->ffn, split->ffn_first, split->ffn};
-    extent[AXIS_VOCAB] = (struct extent){config->vocab, split->vocab_first, split->vocab};
+        (struct extent){config->kv_heads * hd, split->kv_head_first * hd, split->kv_heads * hd, hd};
+    extent[AXIS_FFN] = (struct extent){config->ffn, split->ffn_first, split->ffn, unit};
+    extent[AXIS_VOCAB] = (struct extent){config->vocab, split->vocab_first, split->vocab, unit};
 }
 
 static int find_dtype(struct caloris_piece *piece, const char *path, struct caloris_err *err)
@@ -147,6 +151,7 @@ static int add(const struct listing *listing, enum caloris_role role, size_t lay
         .cols = cols->count,
         .whole_cols = cols->whole,
     };
+    piece.unit = piece.sliced ? cols->unit : rows->unit;
     for (size_t i = 0; i < 2; i++) {
         if (parts[role].above[i] != AXIS_NONE)
             piece.to_row += listing->extent[parts[role].above[i]].count;

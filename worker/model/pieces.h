@@ -16,6 +16,7 @@ struct caloris_piece {
     enum caloris_role role;
     size_t layer;
     bool sliced; /* ranks hold columns of it: nobody sees a whole row */
+    size_t unit; /* rows, or columns where sliced, that are dealt together; 0: all have all */
     size_t row_first, rows;
     size_t col_first, cols, whole_cols;
 

@@ -1,9 +1,9 @@
+#include "worker/model/limits.h"
 #include "worker/model/model.h"
 
 #include "base/size.h"
 
-/* FFN columns and vocabulary rows are dealt in pieces of this many: a cache line of fp32. */
-enum { UNIT = 16 };
+enum { UNIT = CALORIS_SPLIT_UNIT };
 
 /* The last unit may be shorter, and its owner gets less. */
 static void deal_units(size_t total, size_t ranks, size_t rank, size_t *first, size_t *count)

@@ -1,29 +1,41 @@
 #include "worker/model/load.h"
 #include "worker/model/memory.h"
+#include "worker/model/shard.h"
 
 #include "base/err.h"
 #include "base/file.h"
 
 #include <math.h>
 
+/* The bytes that a rank reads: of its units, or of tensors. */
+static int plan_reads(const char *dir, const struct caloris_model_config *config,
+                      const struct caloris_model_split *split, bool stored, uint64_t *read_bytes,
+                      struct caloris_err *err)
+{
+    struct caloris_pieces pieces = {0};
+    struct caloris_shard *shard = stored ? caloris_shard_open(dir, config, err) : NULL;
+    struct caloris_tensors *tensors = stored ? NULL : caloris_tensors_open(dir, err);
+    int rc = shard || tensors
+                 ? caloris_pieces_list(config, split, config->layers, dir, tensors, &pieces, err)
+                 : -1;
+    if (rc == 0)
+        *read_bytes = shard ? caloris_shard_bytes(shard, &pieces) : caloris_pieces_bytes(&pieces);
+    caloris_pieces_free(&pieces);
+    caloris_shard_close(shard);
+    caloris_tensors_close(tensors);
+    return rc;
+}
+
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, enum caloris_format format,
                          uint64_t *memory_bytes, uint64_t *read_bytes, struct caloris_err *err)
 {
-    struct caloris_pieces pieces;
-    struct caloris_tensors *tensors = caloris_tensors_open(dir, err);
-    if (!tensors)
+    struct caloris_stored stored;
+    if (caloris_shard_find(dir, &stored, err) < 0 ||
+        plan_reads(dir, config, split, stored.there, read_bytes, err) < 0)
         return -1;
-    int rc = caloris_pieces_list(config, split, config->layers, dir, tensors, &pieces, err);
-    if (rc == 0) {
-        *memory_bytes = caloris_weights_bytes(config, split, format, config->layers);
-        *read_bytes = caloris_pieces_bytes(&pieces);
-        if (*memory_bytes == SIZE_MAX)
-            rc = caloris_weights_too_large(format, err);
-        caloris_pieces_free(&pieces);
-    }
-    caloris_tensors_close(tensors);
-    return rc;
+    *memory_bytes = caloris_weights_bytes(config, split, format, config->layers);
+    return *memory_bytes == SIZE_MAX ? caloris_weights_too_large(format, err) : 0;
 }
 
 /* Whole rows stand together in the file and are one read; slices of columns are one read each, so
@@ -122,15 +134,40 @@ static int load_alone(const char *dir, const struct caloris_model_config *config
     return caloris_pieces_run(pieces, pool, read_piece, loading, err);
 }
 
-int caloris_weights_load(const char *dir, const struct caloris_model_config *config,
-                         const struct caloris_model_split *split, enum caloris_format format,
-                         struct caloris_pool *pool, const struct caloris_weights_peers *peers,
-                         struct caloris_weights *weights, struct caloris_err *err)
+static int load_stored(const char *dir, const struct caloris_model_config *config,
+                       const struct caloris_model_split *split, enum caloris_format format,
+                       struct caloris_pool *pool, struct caloris_weights *weights,
+                       struct caloris_err *err)
+{
+    struct caloris_pieces pieces = {0};
+    struct caloris_shard *shard = caloris_shard_open(dir, config, err);
+    int rc = -1;
+    if (!shard)
+        return -1;
+    if (shard->format != format) {
+        caloris_err_set(err, CALORIS_BAD_MODEL, "%s holds %s, not %s", shard->path,
+                        caloris_format_name(shard->format), caloris_format_name(format));
+        goto out;
+    }
+    if (caloris_pieces_list(config, split, config->layers, dir, NULL, &pieces, err) < 0 ||
+        caloris_weights_reserve(config, split, format, config->layers, weights, err) < 0)
+        goto out;
+    caloris_pieces_attach(&pieces, weights);
+    rc = caloris_shard_load(shard, &pieces, pool, &weights->bytes_read, err);
+out:
+    caloris_pieces_free(&pieces);
+    caloris_shard_close(shard);
+    return rc;
+}
+
+static int load_tensors(const char *dir, const struct caloris_model_config *config,
+                        const struct caloris_model_split *split, enum caloris_format format,
+                        struct caloris_pool *pool, const struct caloris_weights_peers *peers,
+                        struct caloris_weights *weights, struct caloris_err *err)
 {
     struct caloris_pieces pieces = {0};
     struct caloris_loading loading = {.format = format, .peers = peers};
     bool left = false;
-    *weights = (struct caloris_weights){0};
     int rc = load_alone(dir, config, split, &loading, pool, &pieces, weights, err);
     if (caloris_format_scaled(format)) {
         rc = caloris_load_meet(peers, rc, &left, err);
@@ -140,6 +177,20 @@ int caloris_weights_load(const char *dir, const struct caloris_model_config *con
     weights->bytes_read = loading.bytes_read;
     caloris_pieces_free(&pieces);
     caloris_tensors_close(loading.tensors);
+    return rc;
+}
+
+int caloris_weights_load(const char *dir, const struct caloris_model_config *config,
+                         const struct caloris_model_split *split, enum caloris_format format,
+                         struct caloris_pool *pool, const struct caloris_weights_peers *peers,
+                         struct caloris_weights *weights, struct caloris_err *err)
+{
+    struct caloris_stored stored;
+    *weights = (struct caloris_weights){0};
+    if (caloris_shard_find(dir, &stored, err) < 0)
+        return -1;
+    int rc = stored.there ? load_stored(dir, config, split, format, pool, weights, err)
+                          : load_tensors(dir, config, split, format, pool, peers, weights, err);
     if (rc < 0)
         caloris_weights_free(weights);
     return rc;
