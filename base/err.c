@@ -23,6 +23,8 @@ static const struct {
     [CALORIS_IO] = {"io", 70, 70},
     [CALORIS_INTERNAL] = {"internal", 70, 70},
     [CALORIS_CANCELLED] = {"cancelled", 1, 75},
+    [CALORIS_EXPIRED] = {"expired", 1, 75},
+    [CALORIS_DEAD_LETTER] = {"dead_letter", 1, 70},
 };
 
 int caloris_err_set(struct caloris_err *err, enum caloris_code code, const char *format, ...)

@@ -24,6 +24,8 @@ enum caloris_code {
     CALORIS_IO,       /* the operating system refused */
     CALORIS_INTERNAL, /* a bug of ours */
     CALORIS_CANCELLED,
+    CALORIS_EXPIRED,     /* the job's deadline passed */
+    CALORIS_DEAD_LETTER, /* the job took its groups down with it, alone and again and again */
     CALORIS_CODES
 };
 

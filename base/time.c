@@ -1,8 +1,10 @@
 #include "base/time.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 enum {
@@ -34,6 +36,51 @@ const char *caloris_time_text(uint64_t wall_ms, char text[CALORIS_TIME_TEXT])
     strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &utc);
     snprintf(text, CALORIS_TIME_TEXT, "%s.%03uZ", date, (unsigned)(wall_ms % 1000));
     return text;
+}
+
+/* "Z" or "+01:00" at the end of a text: the seconds that local time is ahead; -1 for anything
+ * else. */
+static int parse_offset(const char *text, int *ahead_s)
+{
+    static const char shape[] = "+00:00";
+    *ahead_s = 0;
+    if (strcmp(text, "Z") == 0)
+        return 0;
+    if (strlen(text) != strlen(shape) || (text[0] != '+' && text[0] != '-') || text[3] != ':')
+        return -1;
+    for (int i = 1; shape[i]; i++) {
+        if (shape[i] == '0' && !isdigit((unsigned char)text[i]))
+            return -1;
+    }
+    const int hours = (text[1] - '0') * 10 + text[2] - '0';
+    const int minutes = (text[4] - '0') * 10 + text[5] - '0';
+    if (hours > 23 || minutes > 59)
+        return -1;
+    *ahead_s = (text[0] == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
+    return 0;
+}
+
+int caloris_time_parse(const char *text, uint64_t *wall_ms)
+{
+    struct tm utc = {0};
+    unsigned ms = 0;
+    int ahead_s;
+    const char *at = strptime(text, "%Y-%m-%dT%H:%M:%S", &utc);
+    if (!at || at - text != 19) /* strptime takes fewer digits, too */
+        return -1;
+    if (*at == '.') {
+        unsigned weight = 100;
+        if (!isdigit((unsigned char)*++at))
+            return -1;
+        for (; isdigit((unsigned char)*at); at++, weight /= 10)
+            ms += weight * (unsigned)(*at - '0');
+    }
+    const int day = utc.tm_mday;
+    time_t seconds = timegm(&utc);
+    if (utc.tm_mday != day || parse_offset(at, &ahead_s) < 0 || seconds - ahead_s < 0)
+        return -1;
+    *wall_ms = (uint64_t)(seconds - ahead_s) * 1000u + ms;
+    return 0;
 }
 
 static void sleep_ns(uint64_t ns)

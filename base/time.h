@@ -15,6 +15,10 @@ enum { CALORIS_TIME_TEXT = 32 };
 /* ISO 8601 in UTC with milliseconds. Returns text. */
 const char *caloris_time_text(uint64_t wall_ms, char text[CALORIS_TIME_TEXT]);
 
+/* The other way round: "2026-11-24T08:00:00Z", with or without a fraction of a second, "Z" or an
+ * offset such as "+01:00". -1 for what is no time since 1970. */
+int caloris_time_parse(const char *text, uint64_t *wall_ms);
+
 /* How often has somebody polled for something in vain: spins first, then sleeps, longer each time,
  * up to 1 ms.
  * Start from {0}; reset by assigning {0} when something came. */

@@ -148,6 +148,7 @@ static const struct {
     {"custom_id", "id", offsetof(struct caloris_job, id)},
     {"hole", "hole", offsetof(struct caloris_job, hole)},
     {"chat_template", "chat_template", offsetof(struct caloris_job, chat_template)},
+    {"model", "model", offsetof(struct caloris_job, model)},
 };
 enum { TEXTS = sizeof(texts) / sizeof(texts[0]) };
 
@@ -317,5 +318,6 @@ void caloris_job_free(struct caloris_job *job)
     free(job->ids);
     free(job->hole);
     free(job->chat_template);
+    free(job->model);
     memset(job, 0, sizeof(*job));
 }

@@ -21,8 +21,9 @@ enum {
     CALORIS_JOB_MAX_ID = 256,        /* bytes of id */
     CALORIS_JOB_MAX_TOKENS = 1 << 20,
     CALORIS_JOB_MAX_MESSAGES = 1024,
-    CALORIS_JOB_MAX_NAME = 64, /* bytes of hole, chat_template, a message's role */
-    CALORIS_JOB_MAX_BEST = 64, /* answers to one prompt */
+    CALORIS_JOB_MAX_NAME = 64,   /* bytes of hole, chat_template, a message's role */
+    CALORIS_JOB_MAX_MODEL = 128, /* bytes of model */
+    CALORIS_JOB_MAX_BEST = 64,   /* answers to one prompt */
     CALORIS_JOB_MAX_CANDIDATE = 65535,
 };
 
@@ -48,8 +49,8 @@ enum caloris_cache {
     CALORIS_CACHE_ACTIVE
 };
 
-/* What a job may say of decoding; defaults filled in by the parser. JOBS.md has the meaning of
- * each. */
+/* What a job may say of decoding, and of when; defaults filled in by the parser. JOBS.md has the
+ * meaning of each. */
 struct caloris_job_params {
     enum caloris_preset preset; /* where the fields that the job left open come from */
     uint32_t gen_length;        /* 0: only the prompt's holes are filled */
@@ -69,6 +70,8 @@ struct caloris_job_params {
     bool early_stop;
     int32_t eos_id, eot_id, mask_id; /* -1: what the model says */
     bool logits_eos_inf, confidence_eos_eot_inf;
+    int64_t priority;    /* higher goes first */
+    int64_t deadline_ms; /* > 0: since 1970; < 0: so long after acceptance; 0: none */
 };
 
 enum caloris_job_source { CALORIS_JOB_PROMPT, CALORIS_JOB_MESSAGES, CALORIS_JOB_IDS };
@@ -89,6 +92,7 @@ struct caloris_job {
     size_t n_ids;
     char *hole;          /* text that stands for one mask in prompt or contents; NULL: none */
     char *chat_template; /* name; NULL: the model's */
+    char *model;         /* which groups may compute it; NULL: all */
     struct caloris_job_params params;
 };
 
@@ -131,6 +135,7 @@ enum caloris_job_field_type {
     CALORIS_FIELD_BOOL,   /* bool */
     CALORIS_FIELD_CHOICE, /* an enum: index into choices */
     CALORIS_FIELD_TEXT,   /* of struct caloris_job, not of its params */
+    CALORIS_FIELD_WHEN,   /* int64_t: see deadline_ms */
 };
 struct caloris_job_field {
     const char *name; /* "gen_length"; as a flag: --gen-length */

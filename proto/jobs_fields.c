@@ -1,6 +1,7 @@
 #include "proto/jobs_fields.h"
 
 #include "base/err.h"
+#include "base/time.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #define PARAM(member) offsetof(struct caloris_job_params, member)
 #define TOKENS        (double)CALORIS_JOB_MAX_TOKENS
 #define LARGEST_ID    (double)INT32_MAX
+#define LONGEST_S     1e9                /* 31 years */
 #define LARGEST_SEED  9007199254740991.0 /* 2^53 - 1: survives any JSON reader */
 
 const struct caloris_job_field caloris_job_fields[] = {
@@ -19,6 +21,13 @@ const struct caloris_job_field caloris_job_fields[] = {
     {"chat_template", CALORIS_FIELD_TEXT, 1, CALORIS_JOB_MAX_NAME, NULL, "",
      "chat template for the messages (llada, plain); the model's own where it is not said",
      SIZE_MAX},
+    {"model", CALORIS_FIELD_TEXT, 1, CALORIS_JOB_MAX_MODEL, NULL, "",
+     "name of the model that shall compute it, as caloris cluster lists it; any where it is not "
+     "said",
+     SIZE_MAX},
+    {"priority", CALORIS_FIELD_INT, -100, 100, NULL, "0", "higher goes first", PARAM(priority)},
+    {"deadline", CALORIS_FIELD_WHEN, 0, LONGEST_S, NULL, "",
+     "when it expires if it has not finished by then", PARAM(deadline_ms)},
     {"preset", CALORIS_FIELD_CHOICE, 0, 0, "exact|balanced|fast", "balanced",
      "where the fields of decoding that the job leaves open come from (caloris presets lists them)",
      PARAM(preset)},
@@ -127,6 +136,11 @@ const char *caloris_job_field_words(const struct caloris_job_field *field,
         [CALORIS_FIELD_BOOL] = "true or false",
         [CALORIS_FIELD_CHOICE] = "one of",
         [CALORIS_FIELD_TEXT] = "text of",
+        [CALORIS_FIELD_WHEN] = "seconds from",
+    };
+    static const char *const tails[] = {
+        [CALORIS_FIELD_TEXT] = " bytes without control characters",
+        [CALORIS_FIELD_WHEN] = " after it was accepted, or a time such as 2026-11-24T08:00:00Z",
     };
     const char *lead = leads[field->type];
     if (field->type == CALORIS_FIELD_BOOL)
@@ -135,7 +149,7 @@ const char *caloris_job_field_words(const struct caloris_job_field *field,
         snprintf(text, CALORIS_FIELD_WORDS, "%s %s", lead, field->choices);
     else
         snprintf(text, CALORIS_FIELD_WORDS, "%s %.16g to %.16g%s", lead, field->min, field->max,
-                 field->type == CALORIS_FIELD_TEXT ? " bytes without control characters" : "");
+                 tails[field->type] ? tails[field->type] : "");
     return text;
 }
 
@@ -205,6 +219,23 @@ static bool read_text(const struct caloris_job_field *field, const json_t *value
     return true;
 }
 
+static bool read_when(const struct caloris_job_field *field, const json_t *value, void *to)
+{
+    const char *text = json_string_value(value);
+    uint64_t wall_ms;
+    double seconds = json_number_value(value);
+    if (text) {
+        if (json_string_length(value) != strlen(text) || caloris_time_parse(text, &wall_ms) < 0)
+            return false;
+        *(int64_t *)to = wall_ms > 0 ? (int64_t)wall_ms : 1;
+        return true;
+    }
+    if (!json_is_number(value) || !(seconds >= field->min && seconds <= field->max))
+        return false;
+    *(int64_t *)to = -(int64_t)(seconds * 1000) - (seconds == 0);
+    return true;
+}
+
 _Static_assert(sizeof(enum caloris_preset) == sizeof(unsigned) &&
                    sizeof(enum caloris_order) == sizeof(unsigned) &&
                    sizeof(enum caloris_commit) == sizeof(unsigned) &&
@@ -219,7 +250,7 @@ int caloris_job_field_read(const struct caloris_job_field *field, const json_t *
         [CALORIS_FIELD_UINT] = read_whole, [CALORIS_FIELD_INT] = read_whole,
         [CALORIS_FIELD_ID] = read_whole,   [CALORIS_FIELD_REAL] = read_real,
         [CALORIS_FIELD_BOOL] = read_bool,  [CALORIS_FIELD_CHOICE] = read_choice,
-        [CALORIS_FIELD_TEXT] = read_text,
+        [CALORIS_FIELD_TEXT] = read_text,  [CALORIS_FIELD_WHEN] = read_when,
     };
     void *to = field->offset == SIZE_MAX ? NULL : (char *)params + field->offset;
     if (readers[field->type](field, value, to))

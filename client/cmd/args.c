@@ -88,7 +88,7 @@ static void add_fields(struct table *table)
         [CALORIS_FIELD_UINT] = "N",          [CALORIS_FIELD_INT] = "N",
         [CALORIS_FIELD_ID] = "ID",           [CALORIS_FIELD_REAL] = "X",
         [CALORIS_FIELD_BOOL] = "true|false", [CALORIS_FIELD_CHOICE] = NULL,
-        [CALORIS_FIELD_TEXT] = "TEXT",
+        [CALORIS_FIELD_TEXT] = "TEXT",       [CALORIS_FIELD_WHEN] = "TIME",
     };
     add(table, &(struct caloris_option){.help = "The job"});
     for (size_t i = 0; i < caloris_job_fields_count && i < MAX_FIELDS; i++) {

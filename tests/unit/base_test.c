@@ -12,6 +12,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,8 @@ static void test_codes(void **state)
         {CALORIS_IO, "io", 70, 70},
         {CALORIS_INTERNAL, "internal", 70, 70},
         {CALORIS_CANCELLED, "cancelled", 1, 75},
+        {CALORIS_EXPIRED, "expired", 1, 75},
+        {CALORIS_DEAD_LETTER, "dead_letter", 1, 70},
     };
     assert_int_equal(LENGTH(codes), CALORIS_CODES);
     for (size_t i = 0; i < LENGTH(codes); i++) {
@@ -374,6 +377,37 @@ static void test_time_text(void **state)
     char text[CALORIS_TIME_TEXT];
     for (size_t i = 0; i < LENGTH(cases); i++)
         assert_string_equal(caloris_time_text(cases[i].wall_ms, text), cases[i].text);
+    static const struct {
+        const char *text;
+        int64_t wall_ms; /* -1: no time */
+    } parsed[] = {
+        {"1970-01-01T00:00:00Z", 0},
+        {"2026-11-24T08:00:00Z", 1795507200000},
+        {"2026-11-24T08:00:00.5Z", 1795507200500},
+        {"2026-11-24T08:00:00.123456Z", 1795507200123},
+        {"2026-11-24T09:30:00+01:30", 1795507200000},
+        {"2026-11-23T20:00:00-12:00", 1795507200000},
+        {"2024-02-29T00:00:00Z", 1709164800000},
+        {"2023-02-29T00:00:00Z", -1},
+        {"2026-11-24T08:00:00", -1},
+        {"2026-11-24 08:00:00Z", -1},
+        {"2026-11-24T8:00:00Z", -1},
+        {"2026-11-24T08:00:00.Z", -1},
+        {"2026-11-24T08:00:00Zz", -1},
+        {"2026-11-24T08:00:00+1:00", -1},
+        {"2026-11-24T08:00:00+01:00x", -1},
+        {"2026-11-24T08:00:00+01:+1", -1},
+        {"1969-12-31T23:59:59Z", -1},
+        {"2026-13-01T00:00:00Z", -1},
+        {"", -1},
+    };
+    for (size_t i = 0; i < sizeof(parsed) / sizeof(parsed[0]); i++) {
+        uint64_t wall_ms = UINT64_MAX;
+        int rc = caloris_time_parse(parsed[i].text, &wall_ms);
+        if (rc != (parsed[i].wall_ms < 0 ? -1 : 0) ||
+            (rc == 0 && wall_ms != (uint64_t)parsed[i].wall_ms))
+            fail_msg("%s: %d, %" PRIu64, parsed[i].text, rc, wall_ms);
+    }
     uint64_t before = caloris_time_ns();
     assert_true(caloris_time_ns() >= before);
 }

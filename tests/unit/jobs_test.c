@@ -47,6 +47,7 @@ static void takes_a_bare_prompt_with_defaults(void **state)
     assert_int_equal(job.params.eot_id, -1);
     assert_int_equal(job.params.mask_id, -1);
     assert_false(job.params.logits_eos_inf || job.params.confidence_eos_eot_inf);
+    assert_true(!job.model && job.params.priority == 0 && job.params.deadline_ms == 0);
     caloris_job_free(&job);
 }
 
@@ -62,7 +63,7 @@ static void takes_every_field(void **state)
               "\"gen_length\":64,\"block_length\":16,\"order\":\"random\",\"commit\":\"quota\","
               "\"steps\":8,\"threshold\":1,\"factor\":0.5,\"quota\":\"block\",\"temperature\":0.25,"
               "\"cfg_scale\":1.5,\"cache\":\"dual\",\"refresh\":3,\"seed\":9007199254740991,"
-              "\"early_stop\":false,"
+              "\"early_stop\":false,\"model\":\"tiny\",\"priority\":-100,\"deadline\":1.5,"
               "\"eos_id\":1,"
               "\"eot_id\":2,\"mask_id\":3,\"logits_eos_inf\":true,\"confidence_eos_eot_inf\":true}",
               &job, &err),
@@ -82,6 +83,8 @@ static void takes_every_field(void **state)
     assert_true(p->cache == CALORIS_CACHE_DUAL && p->refresh == 3);
     assert_true(!p->early_stop && p->eos_id == 1 && p->eot_id == 2 && p->mask_id == 3);
     assert_true(p->logits_eos_inf && p->confidence_eos_eot_inf);
+    assert_string_equal(job.model, "tiny");
+    assert_true(p->priority == -100 && p->deadline_ms == -1500);
     caloris_job_free(&job);
 }
 
@@ -334,6 +337,13 @@ static void sets_fields_from_flags(void **state)
         {"early_stop", "false", NULL},
         {"id", "12", NULL},
         {"seed", "12", NULL},
+        {"deadline", "2026-11-24T08:00:00Z", NULL},
+        {"priority", "-1", NULL},
+        {"deadline", "tomorrow",
+         "deadline: \"tomorrow\" is not seconds from 0 to 1000000000 after"},
+        {"deadline", "2026-11-24", "deadline: \"2026-11-24\" is not seconds"},
+        {"deadline", "-1", "deadline: -1 is not seconds"},
+        {"priority", "101", "priority: 101 is not a whole number from -100 to 100"},
         {"gen_length", "64k", "gen_length: \"64k\" is not a whole number from 0 to 1048576"},
         {"gen_length", "1.5", "gen_length: 1.5 is not"},
         {"temperature", "hot", "temperature: \"hot\" is not a number from 0 to 100"},
@@ -354,7 +364,8 @@ static void sets_fields_from_flags(void **state)
     }
     char *text = json_dumps(object, JSON_COMPACT);
     assert_string_equal(text, "{\"gen_length\":64,\"order\":\"random\",\"temperature\":0.5,"
-                              "\"early_stop\":false,\"id\":\"12\",\"seed\":12}");
+                              "\"early_stop\":false,\"id\":\"12\",\"seed\":12,"
+                              "\"deadline\":\"2026-11-24T08:00:00Z\",\"priority\":-1}");
     free(text);
     json_decref(object);
 }
