@@ -73,6 +73,13 @@ json_t *cmd_status_json(const Caloris__Wire__JobStatus *status)
     put(object, "finished", time_json(status->has_finished_ms, status->finished_ms));
     put(object, "group", text_or_null(status->group));
     put(object, "crashes", integer(status->has_crashes ? status->crashes : 0));
+    put(object, "attempts", integer(status->has_attempts ? status->attempts : 0));
+    put(object, "user", text_or_null(status->user));
+    put(object, "model", text_or_null(status->model));
+    put(object, "priority", json_integer(status->has_priority ? status->priority : 0));
+    put(object, "deadline", time_json(status->has_deadline_ms, status->deadline_ms));
+    if (status->waits)
+        put(object, "waits", text_or_null(status->waits));
     if (status->has_step)
         put(object, "step", integer(status->step));
     if (status->has_masks_left)
@@ -246,26 +253,37 @@ static void time_line(const char *name, bool known, uint64_t wall_ms)
         printf("%-10s %s\n", name, caloris_time_text(wall_ms, text));
 }
 
-void cmd_status_lines(const Caloris__Wire__JobStatus *status)
+static void text_line(const char *name, const char *value)
 {
     char text[512];
+    if (value)
+        printf("%-10s %s\n", name, shown(value, text, sizeof(text)));
+}
+
+void cmd_status_lines(const Caloris__Wire__JobStatus *status)
+{
     printf("%-10s %" PRIu64 "\n", "job", status->job);
-    if (status->id)
-        printf("%-10s %s\n", "id", shown(status->id, text, sizeof(text)));
+    text_line("id", status->id);
     printf("%-10s %s\n", "state", cmd_state_name(status->state));
     time_line("submitted", status->has_submitted_ms, status->submitted_ms);
     time_line("started", status->has_started_ms, status->started_ms);
     time_line("finished", status->has_finished_ms, status->finished_ms);
-    if (status->group)
-        printf("%-10s %s\n", "group", shown(status->group, text, sizeof(text)));
+    time_line("deadline", status->has_deadline_ms, status->deadline_ms);
+    text_line("user", status->user);
+    text_line("model", status->model);
+    if (status->has_priority && status->priority)
+        printf("%-10s %d\n", "priority", status->priority);
+    text_line("group", status->group);
+    text_line("waits", status->waits);
     if (status->has_crashes && status->crashes)
         printf("%-10s %u\n", "crashes", status->crashes);
+    if (status->has_attempts && status->attempts)
+        printf("%-10s %u\n", "attempts", status->attempts);
     if (status->has_step)
         printf("%-10s %u\n", "step", status->step);
     if (status->has_masks_left)
         printf("%-10s %u\n", "masks left", status->masks_left);
-    if (status->failure)
-        printf("%-10s %s\n", "error", shown(status->failure->text, text, sizeof(text)));
+    text_line("error", status->failure ? status->failure->text : NULL);
     if (status->has_job_json) /* JSON has no control characters, but need not be ASCII */
         printf("%-10s %.*s\n", "request", (int)status->job_json.len,
                (const char *)status->job_json.data);

@@ -20,7 +20,8 @@
 struct values {
     char *state, *name, *clients, *groups, *certificate, *authorized;
     bool token;
-    uint64_t beat_ms, lost_ms;
+    uint64_t beat_ms, lost_ms, keep_ms;
+    int64_t max_queued, max_running, attempts;
     int64_t log_level;
 };
 
@@ -82,6 +83,38 @@ static const struct caloris_option options[] = {
      .default_text = "10s",
      .argument = "TIME",
      .help = "the silence after which a group's jobs are given to others"},
+    {.name = "max-queued",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(max_queued),
+     .default_text = "1000000",
+     .min = 0,
+     .max = 1e12,
+     .argument = "N",
+     .help = "jobs that one user may have in the queue; one more is told to try again later; 0: no "
+             "limit"},
+    {.name = "max-running",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(max_running),
+     .default_text = "0",
+     .min = 0,
+     .max = 1e12,
+     .argument = "N",
+     .help = "jobs of one user that may run at a time; the others wait; 0: no limit"},
+    {.name = "attempts",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(attempts),
+     .default_text = "3",
+     .min = 1,
+     .max = 1000,
+     .argument = "N",
+     .help =
+         "a job that was in two crashes runs alone; after so many crashes alone it is given up"},
+    {.name = "keep-results",
+     .type = CALORIS_OPTION_DURATION,
+     .offset = AT(keep_ms),
+     .default_text = "30d",
+     .argument = "TIME",
+     .help = "how long jobs that have ended, and their results, are kept; 0s: for ever"},
     {.name = "log-level",
      .type = CALORIS_OPTION_CHOICE,
      .offset = AT(log_level),
@@ -257,6 +290,11 @@ static int serve(const struct values *values, int signals, struct caloris_err *e
         .server = places.keyed ? &places.server : NULL,
         .authorized = places.keyed ? values->authorized : NULL,
         .token = places.token.secret_key[0] ? places.token.public_key : NULL,
+        .limits = {.max_queued = (uint64_t)values->max_queued,
+                   .max_running = (uint64_t)values->max_running,
+                   .share = 1},
+        .attempts = (uint32_t)values->attempts,
+        .keep_ms = values->keep_ms,
         .beat_ms = values->beat_ms,
         .lost_ms = values->lost_ms,
     };

@@ -144,6 +144,8 @@ int group_send_hello(struct group_socket *s, const struct group_identity *who,
     hello.host = (char *)who->host;
     hello.ranks = who->ranks;
     hello.capacity = who->capacity;
+    hello.has_instance = 1;
+    hello.instance = who->instance;
     size_t n = 0;
     for (const struct group_job *job = held; job; job = job->next)
         n++;

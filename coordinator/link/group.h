@@ -45,6 +45,7 @@ void group_hang_up(struct group_socket *socket);
 struct group_identity {
     const char *name, *model, *host;
     uint32_t ranks, capacity;
+    uint64_t instance; /* drawn at start */
 };
 int group_send_hello(struct group_socket *socket, const struct group_identity *who,
                      const struct group_job *held, struct caloris_err *err);

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/rng.h"
 #include "base/time.h"
 #include "coordinator/link/group.h"
 #include "coordinator/link/signals.h"
@@ -460,6 +461,7 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
         .host = host,
         .ranks = (uint32_t)facts->ranks,
         .capacity = (uint32_t)(AHEAD * facts->max_requests),
+        .instance = caloris_rng_fresh_seed(),
     };
     if (link_model_load(&s.model, options->model_dir, facts, err) < 0)
         goto out;

@@ -438,7 +438,7 @@ void group_take_past_follows(void *socket, int expected)
     }
 }
 
-static void say_hello(void *socket, const char *name, uint32_t capacity, const struct lease *held,
+static void say_hello(void *socket, const struct group_face *face, const struct lease *held,
                       size_t n_held)
 {
     enum { MOST = 64 };
@@ -458,15 +458,17 @@ static void say_hello(void *socket, const char *name, uint32_t capacity, const s
         entries[i].lease = &ids[i];
         pointers[i] = &entries[i];
     }
-    snprintf(words[0], sizeof(words[0]), "%s", name);
-    snprintf(words[1], sizeof(words[1]), "tinycoder");
+    snprintf(words[0], sizeof(words[0]), "%s", face->name);
+    snprintf(words[1], sizeof(words[1]), "%s", face->model);
     snprintf(words[2], sizeof(words[2]), "host-a");
     group.hello = &hello;
     group.name = words[0];
     group.model = words[1];
     group.host = words[2];
     group.ranks = 2;
-    group.capacity = capacity;
+    group.capacity = face->capacity;
+    group.has_instance = face->instance != 0;
+    group.instance = face->instance;
     group.n_held = n_held;
     group.held = pointers;
     message.body_case = WORD(HELLO);
@@ -477,26 +479,32 @@ static void say_hello(void *socket, const char *name, uint32_t capacity, const s
 to_group *group_hello(void *socket, const char *name, uint32_t capacity, const struct lease *held,
                       size_t n_held)
 {
-    say_hello(socket, name, capacity, held, n_held);
+    say_hello(socket, &(struct group_face){name, "tinycoder", 0, capacity}, held, n_held);
     return group_next(socket, ORDER(WELCOME));
 }
 
 to_group *group_try_hello(void *socket, const char *name, uint32_t capacity)
 {
-    say_hello(socket, name, capacity, NULL, 0);
+    say_hello(socket, &(struct group_face){name, "tinycoder", 0, capacity}, NULL, 0);
     to_group *order = receive_order(socket, PATIENCE_MS);
     assert_non_null(order);
     return order;
 }
 
-void *group_dial(const struct gateway *gateway, const char *name, uint32_t capacity)
+void *group_dial_as(const struct gateway *gateway, const struct group_face *face)
 {
     void *socket = dial(gateway->groups);
-    to_group *welcome = group_hello(socket, name, capacity, NULL, 0);
+    say_hello(socket, face, NULL, 0);
+    to_group *welcome = group_next(socket, ORDER(WELCOME));
     assert_int_equal(welcome->welcome->n_adopted, 0);
     assert_int_equal(welcome->welcome->beat_ms, 50);
     order_free(welcome);
     return socket;
+}
+
+void *group_dial(const struct gateway *gateway, const char *name, uint32_t capacity)
+{
+    return group_dial_as(gateway, &(struct group_face){name, "tinycoder", 0, capacity});
 }
 
 struct lease group_take_lease(void *socket)

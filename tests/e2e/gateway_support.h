@@ -86,7 +86,14 @@ struct lease {
     uint64_t job, epoch, counter;
 };
 
-/* Dials and says hello; adopted (may be NULL) gets the leases of the welcome. */
+/* What a group says of itself; instance 0: it does not say. */
+struct group_face {
+    const char *name, *model;
+    uint64_t instance;
+    uint32_t capacity;
+};
+void *group_dial_as(const struct gateway *gateway, const struct group_face *face);
+/* The same with model tinycoder. */
 void *group_dial(const struct gateway *gateway, const char *name, uint32_t capacity);
 to_group *group_hello(void *socket, const char *name, uint32_t capacity, const struct lease *held,
                       size_t n_held);

@@ -93,6 +93,24 @@ int admit_check(const struct caloris_identity *who, unsigned rights, const char 
                            authorized_rights(who->rights, text));
 }
 
+/* Of the first of the user's keys, by file name; what it leaves open is as the gateway has it. */
+struct caloris_user_limits admit_limits(const struct caloris_broker *b, const char *user)
+{
+    struct caloris_user_limits limits = b->options.limits;
+    for (size_t i = 0; i < b->authorized.n; i++) {
+        const struct caloris_identity *who = &b->authorized.entries[i];
+        if (strcmp(who->user, user) != 0)
+            continue;
+        if (who->max_queued)
+            limits.max_queued = who->max_queued;
+        if (who->max_running)
+            limits.max_running = who->max_running;
+        limits.share = who->share;
+        break;
+    }
+    return limits;
+}
+
 /* ---- SIGHUP ---------------------------------------------------------------------------------- */
 
 static bool same(const struct caloris_identity *a, const struct caloris_identity *b)
@@ -189,6 +207,7 @@ void admit_reload(struct caloris_broker *b)
     move(b, &after);
     authorized_free(&b->authorized);
     b->authorized = after;
+    users_limit(b);
     caloris_log(CALORIS_LOG_INFO, "keys read again: %zu authorized, %zu changes", b->authorized.n,
                 changes);
 }

@@ -101,6 +101,14 @@ void answer_status(struct status_message *message, const struct live *live)
     status->finished_ms = job->finished_ms;
     status->has_crashes = true;
     status->crashes = job->crashes;
+    status->has_attempts = true;
+    status->attempts = job->attempts;
+    status->user = job->user;
+    status->model = job->model[0] ? job->model : NULL;
+    status->has_priority = true;
+    status->priority = job->priority;
+    status->has_deadline_ms = job->deadline_ms > 0;
+    status->deadline_ms = job->deadline_ms;
     if (!final && leased) {
         status->group = live->group->name;
         status->has_step = status->has_masks_left = live->progress;

@@ -3,7 +3,7 @@
  *
  *   user = "alice"              # whose the jobs are; where it is not said: the file's name
  *   rights = "submit read-own"  # that, where nothing is said
- *   limits                      # of the user's jobs; what is not said has none
+ *   limits                      # of the user's jobs; what is not said is the gateway's
  *       max_queued = 10000
  *       max_running = 64
  *       share = 2               # of the machine, beside other users' 1
@@ -44,7 +44,7 @@ enum right {
 struct caloris_identity {
     char user[AUTHORIZED_MAX_USER + 1];
     unsigned rights;                  /* enum right */
-    uint64_t max_queued, max_running; /* jobs of the user; 0: as many as there are */
+    uint64_t max_queued, max_running; /* jobs of the user; 0: as the gateway has it */
     uint32_t share;                   /* 1 … AUTHORIZED_MAX_SHARE */
     char key[CALORIS_KEY_TEXT + 1];   /* "": none, a local user */
     char file[AUTHORIZED_MAX_USER + 1];

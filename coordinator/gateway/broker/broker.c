@@ -19,8 +19,9 @@ enum { CLIENT_IN = 64, CLIENT_OUT = 256 };
 
 enum { SETTLE_MS = 50, IDLE_MS = 1000 }; /* the longest sleep: nobody is there, nothing is due */
 
+/* hwm: messages that may wait on a connection, in and out. They hold for what is bound after. */
 static void *listen_at(struct caloris_broker *b, const char *endpoint, const char *domain,
-                       char bound[CALORIS_ENDPOINT_MAX], struct caloris_err *err)
+                       const int hwm[2], char bound[CALORIS_ENDPOINT_MAX], struct caloris_err *err)
 {
     if (caloris_endpoint_check(endpoint, err) < 0)
         return NULL;
@@ -33,9 +34,16 @@ static void *listen_at(struct caloris_broker *b, const char *endpoint, const cha
         caloris_err_set(err, CALORIS_INTERNAL, "%s: %s", endpoint, zmq_strerror(errno));
         return NULL;
     }
-    if (caloris_wire_prepare(socket, err) == 0 &&
-        caloris_curve_bind(socket, endpoint, b->options.server, domain, bound, err) == 0)
+    if (caloris_wire_prepare(socket, err) < 0)
+        goto fail;
+    if (zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm[0], sizeof(hwm[0])) < 0 ||
+        zmq_setsockopt(socket, ZMQ_SNDHWM, &hwm[1], sizeof(hwm[1])) < 0) {
+        caloris_err_set(err, CALORIS_INTERNAL, "%s: %s", endpoint, zmq_strerror(errno));
+        goto fail;
+    }
+    if (caloris_curve_bind(socket, endpoint, b->options.server, domain, bound, err) == 0)
         return socket;
+fail:
     zmq_close(socket);
     return NULL;
 }
@@ -44,6 +52,8 @@ struct caloris_broker *caloris_broker_open(struct caloris_store *store,
                                            const struct caloris_broker_options *options,
                                            struct caloris_err *err)
 {
+    static const int client_hwm[] = {CLIENT_IN, CLIENT_OUT};
+    static const int group_hwm[] = {CALORIS_WIRE_MAX_QUEUED, CALORIS_WIRE_MAX_QUEUED};
     struct caloris_broker *b = calloc(1, sizeof(*b));
     if (!b) {
         caloris_err_sys(err, "broker");
@@ -59,20 +69,15 @@ struct caloris_broker *caloris_broker_open(struct caloris_store *store,
         caloris_err_set(err, CALORIS_INTERNAL, "ZeroMQ: %s", zmq_strerror(errno));
         goto fail;
     }
-    if (admit_open(b, err) < 0)
+    if (admit_open(b, err) < 0 || lanes_load(b, err) < 0)
         goto fail;
     b->clients_keyed = caloris_endpoint_needs_keys(options->clients);
     b->groups_keyed = caloris_endpoint_needs_keys(options->groups);
-    b->clients_socket = listen_at(b, options->clients, ADMIT_CLIENTS, b->clients_bound, err);
+    b->clients_socket =
+        listen_at(b, options->clients, ADMIT_CLIENTS, client_hwm, b->clients_bound, err);
     if (!b->clients_socket)
         goto fail;
-    const int in = CLIENT_IN, out = CLIENT_OUT;
-    if (zmq_setsockopt(b->clients_socket, ZMQ_RCVHWM, &in, sizeof(in)) < 0 ||
-        zmq_setsockopt(b->clients_socket, ZMQ_SNDHWM, &out, sizeof(out)) < 0) {
-        caloris_err_set(err, CALORIS_INTERNAL, "%s: %s", options->clients, zmq_strerror(errno));
-        goto fail;
-    }
-    b->groups_socket = listen_at(b, options->groups, ADMIT_GROUPS, b->groups_bound, err);
+    b->groups_socket = listen_at(b, options->groups, ADMIT_GROUPS, group_hwm, b->groups_bound, err);
     if (!b->groups_socket)
         goto fail;
     caloris_log(CALORIS_LOG_INFO, "%" PRIu64 " jobs queued, %" PRIu64 " finished", b->counts.queued,
@@ -100,6 +105,7 @@ void caloris_broker_close(struct caloris_broker *b)
     admit_close(b);
     if (b->context)
         zmq_ctx_term(b->context);
+    lanes_free(b);
     table_free(&b->clients);
     table_free(&b->live);
     free(b->promises);
@@ -151,10 +157,11 @@ static void take_clients(struct caloris_broker *b)
 
 static long sleep_ms(const struct caloris_broker *b)
 {
-    if (b->n_owed > 0)
-        return SETTLE_MS;
-    uint64_t half = b->options.beat_ms / 2;
-    return b->groups && half < IDLE_MS ? (long)(half ? half : 1) : IDLE_MS;
+    const uint64_t half = b->options.beat_ms / 2;
+    uint64_t ms = b->n_owed > 0 ? SETTLE_MS : IDLE_MS;
+    if (b->groups && half < ms)
+        ms = half ? half : 1;
+    return (long)end_next_ms(b, ms);
 }
 
 const char *caloris_broker_clients(const struct caloris_broker *b)
@@ -198,6 +205,8 @@ int caloris_broker_run(struct caloris_broker *b, int signals, struct caloris_err
         take_groups(b);
         take_clients(b);
         promise_keep(b);
+        end_expired(b);
+        end_keeping(b);
         groups_watch_over(b);
         watch_settle(b);
         clients_probe(b);

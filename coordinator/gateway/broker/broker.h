@@ -14,14 +14,24 @@ struct caloris_err;
 struct caloris_keys;
 struct caloris_store;
 
+/* What a user may have at a time; 0: as many as there are. */
+struct caloris_user_limits {
+    uint64_t max_queued;  /* jobs on disk that have not finished; one more is refused */
+    uint64_t max_running; /* jobs leased; the others wait */
+    double share;         /* of what can run, in proportion to others' shares; above 0 */
+};
+
 struct caloris_broker_options {
     const char *clients, *groups;      /* endpoints to bind (proto/endpoint.h) */
     const struct caloris_keys *server; /* of this gateway, for tcp://; NULL: none */
     const char *authorized;            /* directory with a file per key that may come; or NULL */
     const char *token;                 /* public key that may come and do everything; or NULL */
     const char *user;                  /* who comes without a key: whoever runs this */
-    uint64_t beat_ms; /* how often either side of a group's connection gives a sign */
-    uint64_t lost_ms; /* the silence after which a group's jobs go to others */
+    struct caloris_user_limits limits; /* of users who have none of their own */
+    uint32_t attempts; /* crashes while alone after which a job is a dead letter; at least 1 */
+    uint64_t keep_ms;  /* how long finished jobs stay; 0: for ever */
+    uint64_t beat_ms;  /* how often either side of a group's connection gives a sign */
+    uint64_t lost_ms;  /* the silence after which a group's jobs go to others */
 };
 
 /* Binds both sockets; from now on messages arrive. BAD_CONFIG for endpoints that are refused or

@@ -7,7 +7,6 @@
 #include "proto/jobs.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,6 +117,27 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     return 0;
 }
 
+/* A user who has as many jobs here as may be is told to come back; nothing is lost by that. */
+static int check_limits(struct caloris_broker *b, const struct user *user, struct caloris_err *err)
+{
+    const uint64_t most = user->limits.max_queued;
+    if (most > 0 && user->queued + user->arriving >= most)
+        return caloris_err_set(err, CALORIS_AGAIN,
+                               "user %s has %" PRIu64 " jobs in the queue, as many as may be",
+                               user->name, user->queued + user->arriving);
+    if (b->lane_table.count >= BROKER_MAX_LANES)
+        return caloris_err_set(err, CALORIS_AGAIN,
+                               "jobs of %d kinds (users, models, priorities) wait; that is the "
+                               "limit",
+                               BROKER_MAX_LANES);
+    return 0;
+}
+
+static uint64_t deadline(int64_t deadline_ms, uint64_t now_ms)
+{
+    return deadline_ms < 0 ? now_ms + (uint64_t)-deadline_ms : (uint64_t)deadline_ms;
+}
+
 static int store_submission(struct caloris_broker *b, struct client *client, const request *message,
                             const struct caloris_job *job, struct caloris_err *err)
 {
@@ -129,6 +149,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
     if (caloris_job_settle((const char *)submit->job_json.data, submit->job_json.len, job, &body,
                            err) < 0)
         goto out;
+    const uint64_t now_ms = caloris_time_wall_ms();
     const struct caloris_store_submission submission = {
         .user = client->who->user,
         .key = submit->key.data,
@@ -137,18 +158,34 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         .body_bytes = body.size,
         .id = job->id,
         .seed = job->params.seed < 0 ? (int64_t)caloris_rng_fresh_seed() : -1,
-        .now_ms = caloris_time_wall_ms(),
+        .model = job->model,
+        .priority = (int32_t)job->params.priority,
+        .now_ms = now_ms,
+        .deadline_ms = deadline(job->params.deadline_ms, now_ms),
     };
     struct promise promise = {
         .kind = PROMISE_ACCEPTED,
+        .to = TO_CLIENT,
         .peer = client->peer,
-        .to_client = true,
         .request = message->request,
         .watch = submit->has_watch_canvas && submit->watch_canvas,
+        .deadline_ms = submission.deadline_ms,
     };
-    if (promise_room(b, err) < 0 ||
-        caloris_store_add(b->store, &submission, &promise.job, &promise.again, err) < 0)
+    struct user *user = user_need(b, client->who->user, err);
+    if (!user)
         goto out;
+    int known = caloris_store_known(b->store, &submission, &promise.job, err);
+    if (known < 0 || promise_room(b, err) < 0)
+        goto out;
+    promise.again = known == 1;
+    if (!promise.again) {
+        promise.lane = check_limits(b, user, err) < 0
+                           ? NULL
+                           : lane_need(b, user, job->model ? job->model : "", job->params.priority,
+                                       false, err);
+        if (!promise.lane || caloris_store_add(b->store, &submission, &promise.job, err) < 0)
+            goto out;
+    }
     promise_add(b, &promise);
     rc = 0;
 out:
@@ -210,7 +247,10 @@ static int take_show(struct caloris_broker *b, struct client *client, const requ
         return -1;
     int rc = caloris_store_read_job(b->store, job, &json, err);
     if (rc == 0) {
+        char why_not[CALORIS_ERR_TEXT];
+        lease_say_why_not(b, &status.job, why_not);
         answer_status(&status, live_find(b, job));
+        status.status.waits = why_not[0] ? why_not : NULL;
         status.status.has_job_json = true;
         status.status.job_json = (ProtobufCBinaryData){json.size, (uint8_t *)json.data};
         send_status(b, client, message, &status);
@@ -242,41 +282,15 @@ static int take_results(struct caloris_broker *b, struct client *client, const r
 }
 
 /* A cancelled job has a result too, which says so. */
-static int store_cancelled(struct caloris_broker *b, struct client *client, const request *message,
-                           const struct caloris_store_job *job, struct caloris_err *err)
+static int cancel(struct caloris_broker *b, struct client *client, const request *message,
+                  const struct caloris_store_job *job, struct caloris_err *err)
 {
     struct caloris_err why;
+    struct promise promise = {.to = TO_CLIENT, .peer = client->peer, .request = message->request};
     caloris_err_set(&why, CALORIS_CANCELLED, "cancelled on request");
-    const struct caloris_job_result result = {.id = job->id[0] ? job->id : NULL, .error = &why};
-    const struct live *live = live_find(b, job->job);
-    struct caloris_buf json = CALORIS_BUF(CALORIS_JOB_MAX_BYTES);
-    struct caloris_store_end end = {
-        .state = CALORIS_STORE_CANCELLED,
-        .started_ms = live && live->group ? live->started_ms : 0,
-        .finished_ms = caloris_time_wall_ms(),
-        .code = caloris_code_name(why.code),
-        .text = why.text,
-    };
-    const struct promise promise = {
-        .kind = PROMISE_ENDED,
-        .peer = client->peer,
-        .to_client = true,
-        .request = message->request,
-        .job = job->job,
-    };
-    int rc = caloris_job_result_write(&result, &json, err);
+    int rc = end_job(b, job, CALORIS_STORE_CANCELLED, &why, &promise, err);
     if (rc == 0)
-        rc = promise_room(b, err);
-    if (rc == 0) {
-        end.result = json.data;
-        end.result_bytes = json.size;
-        rc = caloris_store_finish(b->store, job->job, &end, err);
-    }
-    if (rc == 0) {
-        promise_add(b, &promise);
         promise_keep(b);
-    }
-    caloris_buf_free(&json);
     return rc;
 }
 
@@ -290,7 +304,7 @@ static int take_cancel(struct caloris_broker *b, struct client *client, const re
         admit_check(client->who, RIGHT_ADMIN, "cancelling others' jobs", err) < 0)
         return -1;
     if (job.state == CALORIS_STORE_QUEUED)
-        return store_cancelled(b, client, message, &job, err);
+        return cancel(b, client, message, &job, err);
     if (job.state != CALORIS_STORE_CANCELLED)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "job %" PRIu64 " has finished already",
                                job.job);

@@ -41,16 +41,19 @@ void groups_unlease(struct caloris_broker *b, struct live *live)
     *at = live->next_held;
     group->n_held--;
     b->n_leased--;
+    live->lane->user->running--;
+    live->lane->refs--;
     live->group = NULL;
+    live->lane = NULL;
+    live->alone = false;
     live->following = live->progress = false;
 }
 
-/* Somebody else shall compute it, before all that came after it. */
-static void requeue(struct caloris_broker *b, struct live *live)
+/* Somebody else shall compute it, before all that came after it in its lane. */
+static void requeue(struct caloris_broker *b, struct live *live, struct lane *lane)
 {
     groups_unlease(b, live);
-    if (live->job < b->next_job)
-        b->next_job = live->job;
+    lane_enter(b, lane, live->job);
     watch_tell_state(b, live);
     live_drop_unused(b, live);
 }
@@ -58,7 +61,7 @@ static void requeue(struct caloris_broker *b, struct live *live)
 static void requeue_all(struct caloris_broker *b, struct group *group)
 {
     while (group->held)
-        requeue(b, group->held);
+        requeue(b, group->held, group->held->lane);
 }
 
 static void forget(struct caloris_broker *b, struct group *group)
@@ -80,20 +83,54 @@ void groups_forget_all(struct caloris_broker *b)
     }
 }
 
+/* A job that was alone in its last crash once too often is not tried again. */
+static int count_crash(struct caloris_broker *b, const struct live *live, struct caloris_err *err)
+{
+    struct caloris_store_job job;
+    struct caloris_err why;
+    struct promise promise = {.to = TO_NOBODY};
+    if (caloris_store_count_crash(b->store, live->job, live->alone, err) < 0 ||
+        caloris_store_find(b->store, live->job, &job, err) < 0)
+        return -1;
+    if (!live->alone || job.attempts < b->options.attempts)
+        return 0;
+    caloris_err_set(&why, CALORIS_DEAD_LETTER,
+                    "given up: %u groups were lost while they computed it, %u of them while it was "
+                    "their only job",
+                    job.crashes, job.attempts);
+    caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 " of %s: %s", job.job, job.user, why.text);
+    return end_job(b, &job, CALORIS_STORE_FAILED, &why, &promise, err) < 0 ? -1 : 0;
+}
+
 /* Every job it held counts a crash: a job that kills its groups shall be known by that. */
-static void lose(struct caloris_broker *b, struct group *group)
+static void crash(struct caloris_broker *b, struct group *group)
 {
     struct caloris_err err;
+    struct caloris_store_job job;
+    promise_keep(b);
+    for (const struct live *live = group->held; live; live = live->next_held) {
+        if (count_crash(b, live, &err) < 0)
+            caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 ": %s", live->job, err.text);
+    }
+    promise_keep(b);
+    while (group->held) {
+        struct live *live = group->held;
+        struct lane *lane = NULL; /* from now on perhaps one of those that run alone */
+        if (caloris_store_find(b->store, live->job, &job, &err) == 0)
+            lane = lane_of(b, &job, &err);
+        if (!lane)
+            caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 ": %s", live->job, err.text);
+        requeue(b, live, lane ? lane : live->lane);
+    }
+}
+
+static void lose(struct caloris_broker *b, struct group *group)
+{
     caloris_log(CALORIS_LOG_WARN,
                 "group %s lost: %s for %" PRIu64 " ms; %u jobs go back to the queue", group->name,
                 group->cut_off ? "its connection is gone, silent" : "silent",
                 b->now_ms - group->heard_ms, group->n_held);
-    for (struct live *live = group->held; live; live = live->next_held) {
-        if (caloris_store_count_crash(b->store, live->job, false, &err) < 0)
-            caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 ": %s", live->job, err.text);
-    }
-    promise_keep(b);
-    requeue_all(b, group);
+    crash(b, group);
     forget(b, group);
 }
 
@@ -159,7 +196,8 @@ static void adopt(struct caloris_broker *b, struct group *group, const Caloris__
     if (caloris_store_find(b->store, held->job, &job, &err) < 0 ||
         job.state != CALORIS_STORE_QUEUED)
         return;
-    if (lease_assign(b, group, held->job, &live, &err) < 0)
+    struct lane *lane = lane_of(b, &job, &err);
+    if (!lane || lease_assign(b, group, lane, held->job, &live, &err) < 0)
         broker_warn(b, "job %" PRIu64 ": %s", held->job, err.text);
     else
         watch_tell_state(b, live);
@@ -234,8 +272,12 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
             return caloris_err_set(err, CALORIS_REFUSED,
                                    "name: another group is called %s; names must differ",
                                    hello->name);
-        /* It dialled again: what it still holds stands in its list, the rest is to be done anew. */
-        requeue_all(b, before);
+        /* It dialled again: what it still holds stands in its list, the rest is to be done anew.
+         * Another process of the same name is there because that one crashed. */
+        if (before->instance != hello->instance)
+            crash(b, before);
+        else
+            requeue_all(b, before);
         forget(b, before);
     }
     /* A hello said twice on one connection changes nothing: leases that are on their way to the
@@ -256,11 +298,12 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     snprintf(group->name, sizeof(group->name), "%s", hello->name);
     snprintf(group->model, sizeof(group->model), "%s", hello->model);
     snprintf(group->host, sizeof(group->host), "%s", hello->host);
+    group->instance = hello->instance;
     group->ranks = hello->ranks;
     group->capacity = hello->capacity;
     group->heard_ms = b->now_ms;
     group->ask_ms = 0;
-    group->draining = false;
+    group->draining = group->clearing = false;
     for (size_t i = 0; i < hello->n_held; i++)
         adopt(b, group, hello->held[i]);
     group->free = group->capacity > group->n_held ? group->capacity - group->n_held : 0;
@@ -337,8 +380,10 @@ static int take_result(struct caloris_broker *b, struct group *group, const word
     };
     struct promise promise = {
         .kind = PROMISE_ENDED,
+        .to = TO_GROUP,
         .peer = group->peer,
         .job = live->job,
+        .lane = live->lane,
         .lease = live->lease,
     };
     json_t *json = caloris_json_parse((const char *)result->result_json.data,
@@ -352,6 +397,8 @@ static int take_result(struct caloris_broker *b, struct group *group, const word
     if (rc >= 0) {
         if (rc == 1)
             promise.kind = PROMISE_TAKEN; /* said twice in one turn */
+        if (rc == 1)
+            promise.lane = NULL;
         promise_add(b, &promise);
         group->free += !group->draining && group->free < group->capacity;
     }
@@ -386,7 +433,7 @@ static int take_give_back(struct caloris_broker *b, struct group *group, const w
     promise_keep(b);
     struct live *live = current(b, group, message->give_back->job, message->give_back->lease);
     if (live)
-        requeue(b, live);
+        requeue(b, live, live->lane);
     return 0;
 }
 

@@ -5,54 +5,116 @@
 #include "base/time.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
-int lease_assign(struct caloris_broker *b, struct group *group, uint64_t job, struct live **live,
-                 struct caloris_err *err)
+int lease_assign(struct caloris_broker *b, struct group *group, struct lane *lane, uint64_t job,
+                 struct live **live, struct caloris_err *err)
 {
     *live = live_need(b, job, err);
     if (!*live)
         return -1;
     (*live)->group = group;
+    (*live)->lane = lane;
+    (*live)->alone = lane->alone && group->n_held == 0;
     (*live)->lease = (struct lease_id){caloris_store_epoch(b->store), ++b->lease_counter};
     (*live)->started_ms = caloris_time_wall_ms();
     (*live)->next_held = group->held;
     group->held = *live;
     group->n_held++;
     b->n_leased++;
+    lane_leave(b, lane, job);
+    lane->refs++;
+    lane->user->running++;
     return 0;
+}
+
+/* ---- room ---- */
+
+static bool runs_alone(const struct group *group)
+{
+    return group->held && group->held->alone;
 }
 
 static uint32_t room(const struct group *group)
 {
-    if (group->cut_off || group->n_held >= group->capacity)
+    if (group->cut_off || group->n_held >= group->capacity || runs_alone(group) ||
+        (group->clearing && group->n_held > 0))
         return 0;
     uint32_t most = group->capacity - group->n_held;
     return group->free < most ? group->free : most;
 }
 
+/* Of those for whose models something may wait. */
 static struct group *roomiest(const struct caloris_broker *b)
 {
     struct group *best = NULL;
     for (struct group *group = b->groups; group; group = group->next) {
-        if (room(group) > (best ? room(best) : 0))
+        if (group->idle_turn != b->turn && room(group) > (best ? room(best) : 0))
             best = group;
     }
     return best;
 }
 
-/* The oldest queued job that nobody computes: 1, 0 when there is none, -1 and err. */
-static int next_job(struct caloris_broker *b, uint64_t *job, struct caloris_err *err)
+static bool same_model(const struct group *a, const struct group *b)
 {
-    if (b->counts.queued <= b->n_leased)
-        return 0;
-    for (;;) {
-        int rc = caloris_store_next(b->store, b->next_job, job, err);
-        if (rc <= 0)
+    return strcmp(a->model, b->model) == 0;
+}
+
+/* One group of a model at a time makes room for a job that must be alone, or has one: a flood of
+ * such jobs shall not stop all others. */
+static bool one_is_alone(const struct caloris_broker *b, const struct group *like)
+{
+    for (const struct group *group = b->groups; group; group = group->next) {
+        if (same_model(group, like) && !group->cut_off && (group->clearing || runs_alone(group)))
+            return true;
+    }
+    return false;
+}
+
+static struct group *emptiest(const struct caloris_broker *b, struct group *like)
+{
+    struct group *best = like;
+    for (struct group *group = b->groups; group; group = group->next) {
+        if (same_model(group, like) && group->n_held < best->n_held && !group->cut_off &&
+            !group->draining)
+            best = group;
+    }
+    return best;
+}
+
+/* ---- who gets what ---- */
+
+/* The next job for *group: 1, *lane and *job; 0: there is none; -1. A job that must be alone may
+ * go to another group of the model instead, which has nothing to do. */
+static int pick(struct caloris_broker *b, struct group **group, struct lane **lane, uint64_t *job,
+                struct caloris_err *err)
+{
+    struct group *to = *group;
+    if (to->clearing) { /* and empty by now */
+        to->clearing = false;
+        int rc = lanes_pick(b, to->model, LANES_ALONE, lane, job, err);
+        if (rc != 0)
             return rc;
-        b->next_job = *job + 1;
-        const struct live *live = live_find(b, *job);
-        if (!live || !live->group)
-            return 1;
+    }
+    enum lane_kind kind = one_is_alone(b, to) ? LANES_SHARED : LANES_ALL;
+    int rc = lanes_pick(b, to->model, kind, lane, job, err);
+    if (rc != 1 || !(*lane)->alone || to->n_held == 0)
+        return rc;
+    struct group *other = emptiest(b, to);
+    if (other->n_held == 0 && room(other) > 0) {
+        *group = other;
+        return 1;
+    }
+    other->clearing = true;
+    return room(to) > 0 ? lanes_pick(b, to->model, LANES_SHARED, lane, job, err) : 0;
+}
+
+static void mark_idle(struct caloris_broker *b, const struct group *like)
+{
+    for (struct group *group = b->groups; group; group = group->next) {
+        if (same_model(group, like) && !group->clearing)
+            group->idle_turn = b->turn;
     }
 }
 
@@ -74,18 +136,18 @@ static int send_lease(struct caloris_broker *b, struct live *live, const struct 
     return answer_group(b, live->group, &message);
 }
 
-static int lease_one(struct caloris_broker *b, struct group *group, uint64_t job,
+static int lease_one(struct caloris_broker *b, struct group *group, struct lane *lane, uint64_t job,
                      struct caloris_err *err)
 {
     struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
     struct live *live;
     int rc = caloris_store_read_job(b->store, job, &json, err);
-    if (rc == 0 && (rc = lease_assign(b, group, job, &live, err)) < 0)
-        b->next_job = job;
-    else if (rc == 0 && send_lease(b, live, &json) < 0) {
+    if (rc == 0)
+        rc = lease_assign(b, group, lane, job, &live, err);
+    if (rc == 0 && send_lease(b, live, &json) < 0) {
         groups_unlease(b, live);
+        lane_enter(b, lane, job);
         live_drop_unused(b, live);
-        b->next_job = job;
         group->free = 0;
     } else if (rc == 0) {
         group->free--;
@@ -99,14 +161,42 @@ void lease_out(struct caloris_broker *b)
 {
     struct caloris_err err;
     struct group *group;
-    while ((group = roomiest(b)) != NULL) {
+    b->turn++;
+    while (b->n_waiting > 0 && (group = roomiest(b)) != NULL) {
+        struct lane *lane;
         uint64_t job;
-        int rc = next_job(b, &job, &err);
+        int rc = pick(b, &group, &lane, &job, &err);
         if (rc == 0)
-            return;
-        if (rc < 0 || lease_one(b, group, job, &err) < 0) {
+            mark_idle(b, group);
+        if (rc < 0 || (rc == 1 && lease_one(b, group, lane, job, &err) < 0)) {
             broker_warn(b, "leasing: %s", err.text);
             return;
         }
     }
+}
+
+/* ---- why not ---- */
+
+void lease_say_why_not(struct caloris_broker *b, const struct caloris_store_job *job, char *text)
+{
+    const struct live *live = live_find(b, job->job);
+    const struct user *user = user_need(b, job->user, NULL);
+    const uint64_t most = user ? user->limits.max_running : 0;
+    bool served = false;
+    text[0] = '\0';
+    if (job->state != CALORIS_STORE_QUEUED || (live && live->group))
+        return;
+    for (const struct group *group = b->groups; group; group = group->next)
+        served |= !job->model[0] || strcmp(job->model, group->model) == 0;
+    if (!b->groups)
+        snprintf(text, CALORIS_ERR_TEXT, "no group is connected");
+    else if (!served)
+        snprintf(text, CALORIS_ERR_TEXT, "no group serves model %s", job->model);
+    else if (most > 0 && user->running >= most)
+        snprintf(text, CALORIS_ERR_TEXT, "user %s has %" PRIu64 " jobs running, as many as may be",
+                 user->name, user->running);
+    else if (job->alone)
+        snprintf(text, CALORIS_ERR_TEXT,
+                 "was in %" PRIu32 " crashes: waits for a group that holds nothing else",
+                 job->crashes);
 }

@@ -22,6 +22,10 @@ int promise_room(struct caloris_broker *b, struct caloris_err *err)
 
 void promise_add(struct caloris_broker *b, const struct promise *promise)
 {
+    if (promise->lane)
+        promise->lane->refs++;
+    if (promise->kind == PROMISE_ACCEPTED && !promise->again)
+        promise->lane->user->arriving++;
     b->promises[b->n_promises++] = *promise;
 }
 
@@ -54,56 +58,70 @@ static void send_ok(struct caloris_broker *b, const struct promise *p)
     answer_client(b, &p->peer, &message);
 }
 
+static void keep_accepted(struct caloris_broker *b, const struct promise *p)
+{
+    if (!p->again) {
+        b->counts.queued++;
+        p->lane->user->queued++;
+        lane_enter(b, p->lane, p->job);
+        if (p->deadline_ms && p->deadline_ms < b->next_deadline_ms)
+            b->next_deadline_ms = p->deadline_ms;
+    }
+    send_accepted(b, p);
+    if (p->watch && !p->again)
+        clients_watch(b, &p->peer, p->job);
+}
+
 static void keep_ended(struct caloris_broker *b, const struct promise *p)
 {
     struct live *live = live_find(b, p->job);
+    struct group *group = live ? live->group : NULL;
     b->counts.queued--;
     b->counts.finished++;
-    if (p->to_client)
+    p->lane->user->queued--;
+    if (!group)
+        lane_leave(b, p->lane, p->job);
+    if (p->to == TO_CLIENT)
         send_ok(b, p);
-    else
+    else if (p->to == TO_GROUP)
         send_taken(b, p);
     if (!live)
         return;
-    struct group *group = live->group;
-    if (group && p->to_client)
+    if (group && p->to != TO_GROUP)
         answer_lease(b, group, CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_CANCEL, p->job, live->lease);
     groups_unlease(b, live);
     watch_tell_state(b, live);
     live_drop_unused(b, live);
 }
 
-static void keep(struct caloris_broker *b, const struct promise *p)
-{
-    switch (p->kind) {
-    case PROMISE_ACCEPTED:
-        b->counts.queued += !p->again;
-        send_accepted(b, p);
-        if (p->watch && !p->again)
-            clients_watch(b, &p->peer, p->job);
-        return;
-    case PROMISE_ENDED:
-        keep_ended(b, p);
-        return;
-    case PROMISE_TAKEN:
-        send_taken(b, p);
-        return;
-    }
-}
-
 static void break_it(struct caloris_broker *b, const struct promise *p,
                      const struct caloris_err *why)
 {
-    if (p->kind == PROMISE_ACCEPTED || p->to_client) {
+    if (p->to == TO_CLIENT)
         answer_failure(b, &p->peer, p->request, why);
-        return;
-    }
-    struct group *group = groups_find(b, &p->peer);
+    struct group *group = p->to == TO_GROUP ? groups_find(b, &p->peer) : NULL;
     if (group && !group->ask_ms)
         group->ask_ms = b->now_ms + ASK_AGAIN_MS;
 }
 
-void promise_keep(struct caloris_broker *b)
+static void settle(struct caloris_broker *b, const struct promise *p, const struct caloris_err *why)
+{
+    static void (*const keep[])(struct caloris_broker *, const struct promise *) = {
+        [PROMISE_ACCEPTED] = keep_accepted,
+        [PROMISE_ENDED] = keep_ended,
+        [PROMISE_TAKEN] = send_taken,
+    };
+    if (p->kind == PROMISE_ACCEPTED && !p->again)
+        p->lane->user->arriving--;
+    if (why)
+        break_it(b, p, why);
+    else
+        keep[p->kind](b, p);
+    if (p->lane)
+        p->lane->refs--;
+}
+
+int promise_keep(struct caloris_broker *b)
 {
     struct caloris_err why;
     int rc = caloris_store_commit(b->store, &why);
@@ -113,11 +131,8 @@ void promise_keep(struct caloris_broker *b)
         if (why.code == CALORIS_IO)
             why.code = CALORIS_AGAIN; /* nothing was wrong with the request */
     }
-    for (size_t i = 0; i < b->n_promises; i++) {
-        if (rc == 0)
-            keep(b, &b->promises[i]);
-        else
-            break_it(b, &b->promises[i], &why);
-    }
+    for (size_t i = 0; i < b->n_promises; i++)
+        settle(b, &b->promises[i], rc < 0 ? &why : NULL);
     b->n_promises = 0;
+    return rc;
 }

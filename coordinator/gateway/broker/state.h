@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "coordinator/gateway/broker/authorized.h"
 #include "coordinator/gateway/broker/broker.h"
+#include "coordinator/gateway/broker/lanes.h"
 #include "coordinator/gateway/broker/table.h"
 #include "coordinator/gateway/store/store.h"
 #include "proto/caloris.pb-c.h"
@@ -25,6 +26,7 @@ enum {
     BROKER_MAX_CLIENTS = 16384,
     BROKER_MAX_WATCHES = 65536, /* of all clients together */
     BROKER_MAX_GROUPS = 1024,
+    BROKER_MAX_LANES = 65536,   /* kinds of waiting jobs: users × models × priorities */
     BROKER_MAX_CAPACITY = 4096, /* leases that one group may hold */
     BROKER_MAX_NAME = 128,      /* bytes of a group's name, model, host */
     BROKER_MAX_LIST = 1000,     /* jobs in one answer */
@@ -58,7 +60,9 @@ struct live {
     struct table_node node; /* by job number */
     uint64_t job;
     struct group *group; /* who has the lease; NULL: nobody */
+    struct lane *lane;   /* where it came from, while it is leased */
     struct lease_id lease;
+    bool alone;          /* the group shall hold nothing else: its crash is an attempt */
     uint64_t started_ms; /* since 1970 */
     bool following;      /* the group was told to send every step */
     uint64_t asked_ms;   /* when it was last told */
@@ -73,10 +77,13 @@ struct group {
     const struct caloris_identity *who;
     struct caloris_peer peer;
     char name[BROKER_MAX_NAME + 1], model[BROKER_MAX_NAME + 1], host[BROKER_MAX_NAME + 1];
+    uint64_t instance; /* which process this is, as it says; 0: it does not */
     uint32_t ranks, capacity;
-    uint32_t free; /* leases it would take now, as far as we know */
-    bool draining; /* its last beat wanted nothing though it holds less than it could */
-    bool cut_off;  /* its connection is gone */
+    uint32_t free;      /* leases it would take now, as far as we know */
+    bool draining;      /* its last beat wanted nothing though it holds less than it could */
+    bool cut_off;       /* its connection is gone */
+    bool clearing;      /* gets nothing until it is empty, then a job that must be alone */
+    uint64_t idle_turn; /* the last turn in which nothing waited for its model */
     uint64_t heard_ms, told_ms;
     uint64_t ask_ms; /* 0, or when to ask for hello, so that it offers its results again */
     struct live *held;
@@ -85,14 +92,17 @@ struct group {
 
 /* What a commit will make true, and whom to tell. */
 enum promise_kind { PROMISE_ACCEPTED, PROMISE_ENDED, PROMISE_TAKEN };
+enum promise_to { TO_NOBODY, TO_CLIENT, TO_GROUP };
 struct promise {
     enum promise_kind kind;
-    struct caloris_peer peer; /* client (ACCEPTED, a cancelling ENDED) or group */
-    bool to_client;
+    enum promise_to to; /* who asked for it */
+    struct caloris_peer peer;
     uint64_t request; /* of the client */
     uint64_t job;
-    bool again;            /* ACCEPTED */
+    struct lane *lane;     /* of the job; NULL: TAKEN */
+    bool again;            /* ACCEPTED: it was there */
     bool watch;            /* ACCEPTED: the client watches its canvas from the start */
+    uint64_t deadline_ms;  /* ACCEPTED */
     struct lease_id lease; /* the group's */
 };
 
@@ -106,13 +116,16 @@ struct caloris_broker {
     struct authorized authorized;   /* who may come with a key */
     struct caloris_identity local;  /* who comes without one */
     uint64_t refusals_ms, refusals; /* keys refused in the second that began then */
-    struct table clients, live;
+    struct table clients, live, users, lane_table;
+    struct lane *lanes; /* by falling priority */
     size_t n_watches, n_owed;
     struct group *groups;
     size_t n_groups;
     struct caloris_store_counts counts; /* on disk; queued: the leased ones too */
-    uint64_t n_leased;
-    uint64_t next_job; /* every queued job below is leased */
+    uint64_t n_leased, n_waiting;
+    uint64_t next_deadline_ms; /* since 1970; no queued job expires earlier */
+    uint64_t forget_ms;        /* when to look for results that were kept long enough */
+    uint64_t turn;
     uint64_t lease_counter;
     uint64_t now_ms; /* of the turn; a clock that never jumps */
     uint64_t probed_ms, warned_ms;
@@ -131,6 +144,8 @@ void admit_close(struct caloris_broker *b);
 void admit_take(struct caloris_broker *b);
 /* Reads the authorized keys again; a set that is wrong leaves them as they were. */
 void admit_reload(struct caloris_broker *b);
+/* What a user may have: as his key says, and as the gateway says where it does not. */
+struct caloris_user_limits admit_limits(const struct caloris_broker *b, const char *user);
 /* Who this peer of a socket is; NULL and REFUSED: a key that is authorized no more. */
 const struct caloris_identity *admit_find(const struct caloris_broker *b,
                                           const struct caloris_peer *peer, bool keyed,
@@ -194,9 +209,22 @@ bool watch_wants_canvas(const struct live *live);
 /* Room for one promise, to be had before the write that it is about. */
 int promise_room(struct caloris_broker *b, struct caloris_err *err);
 void promise_add(struct caloris_broker *b, const struct promise *promise);
-/* Commits and keeps them, or undoes everything and says so. Call before telling anybody what the
- * store holds. */
-void promise_keep(struct caloris_broker *b);
+/* Commits and keeps them, or undoes everything and says so (-1). Call before telling anybody what
+ * the store holds. */
+int promise_keep(struct caloris_broker *b);
+
+/* ---- ends without a result (end.c) ---- */
+
+/* The queued job ends for this reason, which becomes its result; promise->kind and what it needs
+ * are filled in. 1: it had ended. */
+int end_job(struct caloris_broker *b, const struct caloris_store_job *job,
+            enum caloris_store_state state, const struct caloris_err *why, struct promise *promise,
+            struct caloris_err *err);
+/* Ends jobs whose deadline has passed; removes results that were kept long enough. */
+void end_expired(struct caloris_broker *b);
+void end_keeping(struct caloris_broker *b);
+/* In how many ms the next deadline passes, at most max_ms. */
+uint64_t end_next_ms(const struct caloris_broker *b, uint64_t max_ms);
 
 /* ---- the two sides ---- */
 
@@ -223,8 +251,10 @@ void groups_unlease(struct caloris_broker *b, struct live *live);
 
 /* Hands queued jobs to groups that have room. */
 void lease_out(struct caloris_broker *b);
-/* Gives the job to the group under a new lease, without telling it. */
-int lease_assign(struct caloris_broker *b, struct group *group, uint64_t job, struct live **live,
-                 struct caloris_err *err);
+/* Gives the job, which waits in the lane, to the group under a new lease, without telling it. */
+int lease_assign(struct caloris_broker *b, struct group *group, struct lane *lane, uint64_t job,
+                 struct live **live, struct caloris_err *err);
+/* Why nobody computes a queued job yet, into text [CALORIS_ERR_TEXT]; "": it is not its turn. */
+void lease_say_why_not(struct caloris_broker *b, const struct caloris_store_job *job, char *text);
 
 #endif

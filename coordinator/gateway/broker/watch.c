@@ -132,6 +132,8 @@ static void tell_owed(struct caloris_broker *b, struct live *live)
     struct caloris_err err;
     if (caloris_store_find(b->store, live->job, &message.job, &err) < 0) {
         broker_warn(b, "%s", err.text);
+        while (err.code == CALORIS_NOT_FOUND && live->watches) /* ended, kept, and forgotten */
+            watch_drop(b, live->watches);
         return;
     }
     answer_status(&message, live);

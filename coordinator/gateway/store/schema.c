@@ -35,7 +35,19 @@ static const char *const statements[STORE_STATEMENTS] = {
     [STORE_COUNT_QUEUED] = "SELECT count(*) FROM jobs WHERE state = 1",
     [STORE_COUNT_ALL] = "SELECT count(*) FROM jobs",
     [STORE_FIND] = "SELECT " JOB_COLUMNS " FROM jobs WHERE job = ?1",
-    [STORE_NEXT] = "SELECT job FROM jobs WHERE state = 1 AND job >= ?1 ORDER BY job LIMIT 1",
+    [STORE_NEXT] = "SELECT job FROM jobs INDEXED BY jobs_waiting WHERE state = 1 AND alone = ?1"
+                   " AND model = ?2 AND priority = ?3 AND user = ?4 AND job >= ?5"
+                   " ORDER BY job LIMIT 1",
+    [STORE_WAITING] = "SELECT alone, model, priority, user, count(*), min(job)"
+                      " FROM jobs INDEXED BY jobs_waiting WHERE state = 1"
+                      " GROUP BY alone, model, priority, user",
+    [STORE_NEXT_DEADLINE] = "SELECT job, deadline_ms FROM jobs INDEXED BY jobs_deadline"
+                            " WHERE state = 1 AND deadline_ms > 0 ORDER BY deadline_ms LIMIT 1",
+    [STORE_OLDEST] = "SELECT job FROM jobs INDEXED BY jobs_finished"
+                     " WHERE state > 1 AND finished_ms < ?1 ORDER BY finished_ms LIMIT 1",
+    [STORE_FORGET] = "DELETE FROM jobs WHERE job = ?1",
+    [STORE_FORGET_BODY] = "DELETE FROM bodies WHERE job = ?1",
+    [STORE_FORGET_RESULT] = "DELETE FROM results WHERE job = ?1",
     [STORE_READ_JOB] = "SELECT body, seed FROM jobs JOIN bodies USING (job) WHERE job = ?1",
     [STORE_READ_RESULT] = "SELECT state, result FROM jobs LEFT JOIN results USING (job)"
                           " WHERE job = ?1",

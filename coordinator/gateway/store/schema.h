@@ -23,6 +23,12 @@ enum store_statement {
     STORE_COUNT_ALL,
     STORE_FIND,
     STORE_NEXT,
+    STORE_WAITING,
+    STORE_NEXT_DEADLINE,
+    STORE_OLDEST, /* finished ones; and what goes with one */
+    STORE_FORGET,
+    STORE_FORGET_BODY,
+    STORE_FORGET_RESULT,
     STORE_READ_JOB,
     STORE_READ_RESULT,
     STORE_LIST_QUEUED,

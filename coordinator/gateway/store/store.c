@@ -183,16 +183,10 @@ int caloris_store_known(struct caloris_store *store, const struct caloris_store_
 }
 
 int caloris_store_add(struct caloris_store *store, const struct caloris_store_submission *s,
-                      uint64_t *job, bool *again, struct caloris_err *err)
+                      uint64_t *job, struct caloris_err *err)
 {
     if (begin(store, err) < 0)
         return -1;
-    int rc = caloris_store_known(store, s, job, err);
-    if (rc < 0)
-        return -1;
-    *again = rc == 1;
-    if (*again)
-        return 0;
     sqlite3_stmt *q = store->statement[STORE_ADD];
     bind_number(q, 1, s->now_ms);
     if (s->seed >= 0)
@@ -239,6 +233,39 @@ int caloris_store_count_crash(struct caloris_store *store, uint64_t job, bool at
     sqlite3_bind_int(q, 2, attempt);
     sqlite3_bind_int(q, 3, CALORIS_STORE_ALONE);
     return run(store, STORE_COUNT_CRASH, "counting a crash", err);
+}
+
+/* One row in each of the tables that know the job. */
+static int forget_job(struct caloris_store *store, uint64_t job, struct caloris_err *err)
+{
+    static const enum store_statement all[] = {STORE_FORGET_RESULT, STORE_FORGET_BODY,
+                                               STORE_FORGET};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        bind_number(store->statement[all[i]], 1, job);
+        if (run(store, all[i], "forgetting a job", err) < 0) {
+            store->broken |= i > 0;
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int caloris_store_forget(struct caloris_store *store, uint64_t before_ms, int limit,
+                         struct caloris_err *err)
+{
+    sqlite3_stmt *q = store->statement[STORE_OLDEST];
+    int n = 0;
+    for (; n < limit; n++) {
+        bind_number(q, 1, before_ms);
+        int rc = step(store, STORE_OLDEST, "looking for old results", err);
+        uint64_t job = rc == SQLITE_ROW ? column_number(q, 0) : 0;
+        done(store, STORE_OLDEST);
+        if (rc == SQLITE_DONE)
+            break;
+        if (rc < 0 || begin(store, err) < 0 || forget_job(store, job, err) < 0)
+            return -1;
+    }
+    return n;
 }
 
 /* ---- reads ---- */
@@ -303,14 +330,50 @@ int caloris_store_find(struct caloris_store *store, uint64_t job, struct caloris
     return rc < 0 ? -1 : 0;
 }
 
-int caloris_store_next(struct caloris_store *store, uint64_t from, uint64_t *job,
-                       struct caloris_err *err)
+int caloris_store_next(struct caloris_store *store, const struct caloris_store_lane *lane,
+                       uint64_t from, uint64_t *job, struct caloris_err *err)
 {
-    bind_number(store->statement[STORE_NEXT], 1, from);
+    sqlite3_stmt *q = store->statement[STORE_NEXT];
+    sqlite3_bind_int(q, 1, lane->alone);
+    bind_text(q, 2, lane->model);
+    sqlite3_bind_int(q, 3, lane->priority);
+    bind_text(q, 4, lane->user);
+    bind_number(q, 5, from);
     int rc = step(store, STORE_NEXT, "looking for the next job", err);
     if (rc == SQLITE_ROW)
-        *job = column_number(store->statement[STORE_NEXT], 0);
+        *job = column_number(q, 0);
     done(store, STORE_NEXT);
+    return rc < 0 ? -1 : rc == SQLITE_ROW;
+}
+
+int caloris_store_waiting(struct caloris_store *store, struct caloris_store_waiting *found,
+                          struct caloris_err *err)
+{
+    sqlite3_stmt *q = store->statement[STORE_WAITING];
+    int rc = step(store, STORE_WAITING, "counting what waits", err);
+    if (rc != SQLITE_ROW) {
+        done(store, STORE_WAITING);
+        return rc < 0 ? -1 : 0;
+    }
+    found->alone = sqlite3_column_int(q, 0) != 0;
+    copy_text(q, 1, found->model, sizeof(found->model));
+    found->priority = sqlite3_column_int(q, 2);
+    copy_text(q, 3, found->user, sizeof(found->user));
+    found->jobs = column_number(q, 4);
+    found->first = column_number(q, 5);
+    return 1;
+}
+
+int caloris_store_next_deadline(struct caloris_store *store, uint64_t *job, uint64_t *deadline_ms,
+                                struct caloris_err *err)
+{
+    sqlite3_stmt *q = store->statement[STORE_NEXT_DEADLINE];
+    int rc = step(store, STORE_NEXT_DEADLINE, "looking for a deadline", err);
+    if (rc == SQLITE_ROW) {
+        *job = column_number(q, 0);
+        *deadline_ms = column_number(q, 1);
+    }
+    done(store, STORE_NEXT_DEADLINE);
     return rc < 0 ? -1 : rc == SQLITE_ROW;
 }
 

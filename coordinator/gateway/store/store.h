@@ -43,9 +43,9 @@ struct caloris_store_job {
     bool alone;        /* it has to be from now on */
     int32_t priority;
     char user[CALORIS_STORE_MAX_USER + 1];
-    char model[CALORIS_JOB_MAX_NAME + 1]; /* "": any */
-    char id[CALORIS_JOB_MAX_ID + 1];      /* the submitter's; "": none */
-    char code[32], text[512];             /* why it failed or was cancelled; "": it was not */
+    char model[CALORIS_JOB_MAX_MODEL + 1]; /* "": any */
+    char id[CALORIS_JOB_MAX_ID + 1];       /* the submitter's; "": none */
+    char code[32], text[512];              /* why it failed or was cancelled; "": it was not */
 };
 
 struct caloris_store_counts {
@@ -94,9 +94,9 @@ struct caloris_store_submission {
 int caloris_store_known(struct caloris_store *store,
                         const struct caloris_store_submission *submission, uint64_t *job,
                         struct caloris_err *err);
-/* *again: it is known, and *job that of before. */
+/* One whose key is not known. */
 int caloris_store_add(struct caloris_store *store,
-                      const struct caloris_store_submission *submission, uint64_t *job, bool *again,
+                      const struct caloris_store_submission *submission, uint64_t *job,
                       struct caloris_err *err);
 
 /* A queued job ends: *state says how. result: its JSON. 1: it was not queued, nothing changed. */
@@ -114,6 +114,10 @@ int caloris_store_finish(struct caloris_store *store, uint64_t job,
 int caloris_store_count_crash(struct caloris_store *store, uint64_t job, bool attempt,
                               struct caloris_err *err);
 
+/* Removes up to limit jobs that ended before before_ms, results, keys and all: how many, or -1. */
+int caloris_store_forget(struct caloris_store *store, uint64_t before_ms, int limit,
+                         struct caloris_err *err);
+
 /* ---- reads ---- */
 
 int caloris_store_count(struct caloris_store *store, struct caloris_store_counts *counts,
@@ -123,9 +127,31 @@ int caloris_store_count(struct caloris_store *store, struct caloris_store_counts
 int caloris_store_find(struct caloris_store *store, uint64_t job, struct caloris_store_job *found,
                        struct caloris_err *err);
 
-/* The oldest queued job whose number is at least from: 1 and *job; 0: there is none. */
-int caloris_store_next(struct caloris_store *store, uint64_t from, uint64_t *job,
-                       struct caloris_err *err);
+/* Queued jobs of a kind: the oldest whose number is at least from. 1 and *job; 0: there is none. */
+struct caloris_store_lane {
+    bool alone;
+    const char *model; /* "": of those that name none */
+    int32_t priority;
+    const char *user;
+};
+int caloris_store_next(struct caloris_store *store, const struct caloris_store_lane *lane,
+                       uint64_t from, uint64_t *job, struct caloris_err *err);
+
+/* What is queued, kind by kind, one with every call: 1 and *found; 0: that was all (the next call
+ * starts anew). */
+struct caloris_store_waiting {
+    bool alone;
+    char model[CALORIS_JOB_MAX_MODEL + 1];
+    int32_t priority;
+    char user[CALORIS_STORE_MAX_USER + 1];
+    uint64_t jobs, first;
+};
+int caloris_store_waiting(struct caloris_store *store, struct caloris_store_waiting *found,
+                          struct caloris_err *err);
+
+/* The queued job whose deadline comes first: 1, *job and *deadline_ms; 0: none has one. */
+int caloris_store_next_deadline(struct caloris_store *store, uint64_t *job, uint64_t *deadline_ms,
+                                struct caloris_err *err);
 
 /* Appends the job's JSON, with the seed that was drawn for it. */
 int caloris_store_read_job(struct caloris_store *store, uint64_t job, struct caloris_buf *json,
