@@ -6,6 +6,7 @@
 #include "proto/wire.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,10 +131,15 @@ int caloris_connection_queue(struct caloris_client *client, caloris_answer *mess
     return 0;
 }
 
+/* The gateway says when it is worth another try. */
 static int failure(const caloris_answer *answer, struct caloris_err *err)
 {
-    return caloris_err_set(err, caloris_code_from_name(answer->failure->code), "%s",
-                           answer->failure->text);
+    const Caloris__Wire__Failure *why = answer->failure;
+    const enum caloris_code code = caloris_code_from_name(why->code);
+    if (code != CALORIS_AGAIN || !why->has_retry_after_ms)
+        return caloris_err_set(err, code, "%s", why->text);
+    return caloris_err_set(err, code, "%s; try again in %" PRIu64 " s", why->text,
+                           why->retry_after_ms / 1000 + (why->retry_after_ms % 1000 > 0));
 }
 
 caloris_answer *caloris_connection_exchange(struct caloris_client *client,
