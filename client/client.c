@@ -137,7 +137,8 @@ static int say_watch(struct caloris_client *client, const struct watch *watch, u
 }
 
 /* Dials again and watches again what was watched, by deadline_ns. */
-static int reconnect(struct caloris_client *client, uint64_t deadline_ns, struct caloris_err *err)
+int caloris_connection_again(struct caloris_client *client, uint64_t deadline_ns,
+                             struct caloris_err *err)
 {
     char text[CALORIS_ENDPOINT_MAX + 64];
     caloris_connection_hang_up(client);
@@ -171,7 +172,7 @@ static caloris_answer *call(struct caloris_client *client, Caloris__Wire__Client
     struct caloris_err why = {0};
     for (;;) {
         caloris_answer *answer = NULL;
-        if (client->socket || reconnect(client, deadline_ns, &why) == 0)
+        if (client->socket || caloris_connection_again(client, deadline_ns, &why) == 0)
             answer = caloris_connection_exchange(client, message, deadline_ns, &why);
         if (answer && answer->body_case == due)
             return answer;
@@ -327,7 +328,7 @@ int caloris_client_watch(struct caloris_client *client, uint64_t job, bool canva
     while (!client->socket || say_watch(client, &watch, deadline_ns, &why) < 0) {
         if (client->socket && why.code != CALORIS_PEER_LOST)
             return caloris_err_set(err, why.code, "%s", why.text);
-        if (reconnect(client, deadline_ns, err) < 0)
+        if (caloris_connection_again(client, deadline_ns, err) < 0)
             return -1;
     }
     client->watches[client->n_watches++] = watch;
@@ -384,6 +385,20 @@ static int wait_for_event(struct caloris_client *client, uint64_t deadline_ns,
     }
 }
 
+bool caloris_state_is_final(Caloris__Wire__JobState state)
+{
+    return (int)state > 0 && state != CALORIS__WIRE__JOB_STATE__QUEUED &&
+           state != CALORIS__WIRE__JOB_STATE__RUNNING;
+}
+
+/* The gateway has forgotten a watch with its job's final state. */
+static void forget_ended(struct caloris_client *client, const Caloris__Wire__Event *event)
+{
+    struct watch *watch = find_watch(client, event->job);
+    if (watch && event->status && caloris_state_is_final(event->status->state))
+        *watch = client->watches[--client->n_watches];
+}
+
 int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris_answer **event,
                         struct caloris_err *err)
 {
@@ -396,16 +411,19 @@ int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris
                 client->last = NULL;
             *event = first->message;
             free(first);
+            forget_ended(client, (*event)->event);
             return 1;
         }
         struct caloris_err why = {0};
         int n = client->socket ? wait_for_event(client, deadline_ns, event, &why)
                                : caloris_err_set(&why, CALORIS_PEER_LOST, "not connected");
+        if (n > 0)
+            forget_ended(client, (*event)->event);
         if (n >= 0)
             return n;
         if (why.code != CALORIS_PEER_LOST)
             return caloris_err_set(err, why.code, "%s", why.text);
-        if (reconnect(client, after_ms(client->options.patience_ms), err) < 0)
+        if (caloris_connection_again(client, after_ms(client->options.patience_ms), err) < 0)
             return -1;
     }
 }

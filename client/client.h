@@ -13,10 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "proto/caloris.pb-c.h"
 #include "proto/cluster.h"
 
-struct caloris_err;
 struct caloris_client;
 
 enum {
@@ -53,6 +53,25 @@ int caloris_client_submit(struct caloris_client *client, const char *json, size_
 int caloris_client_submit_watched(struct caloris_client *client, const char *json, size_t n,
                                   uint64_t *job, struct caloris_err *err);
 
+/* One of many submissions. */
+struct caloris_submission {
+    const uint8_t *key; /* [key_bytes]: the same key finds the same job again */
+    size_t key_bytes;
+    const char *json; /* [bytes] */
+    size_t bytes;
+    /* filled in */
+    bool answered, accepted;
+    uint64_t job;            /* accepted */
+    struct caloris_err why;  /* else */
+    uint64_t retry_after_ms; /* of AGAIN */
+    uint64_t request;        /* the client's own */
+};
+/* Submits all [n], many at a time, so that they share the gateway's writes; each is watched (its
+ * state) from before its first step. 0 when all are answered, the gateway being dialled for
+ * patience_ms; -1 and err: those answered stand all the same. */
+int caloris_client_submit_all(struct caloris_client *client, struct caloris_submission *all,
+                              size_t n, struct caloris_err *err);
+
 /* Each NULL and err (NOT_FOUND: no such job), else an answer to free. */
 caloris_answer *caloris_client_show(struct caloris_client *client, uint64_t job,
                                     struct caloris_err *err); /* ->status */
@@ -64,6 +83,8 @@ caloris_answer *caloris_client_cluster(struct caloris_client *client,
                                        struct caloris_err *err); /* ->cluster */
 int caloris_client_cancel(struct caloris_client *client, uint64_t job, struct caloris_err *err);
 
+bool caloris_state_is_final(Caloris__Wire__JobState state);
+
 /* From now on caloris_client_next tells what happens to the job; its present state comes first.
  * canvas: every step's cells. */
 int caloris_client_watch(struct caloris_client *client, uint64_t job, bool canvas,
@@ -72,7 +93,7 @@ int caloris_client_unwatch(struct caloris_client *client, uint64_t job, struct c
 
 /* 1 and *event (->event; free it), 0 when nothing came in wait_ms, -1 and err. A gateway that
  * goes away meanwhile is dialled for patience_ms, then it is UNREACHABLE; afterwards every
- * watched job tells its state anew. */
+ * watched job tells its state anew. A job whose final state was told is watched no more. */
 int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris_answer **event,
                         struct caloris_err *err);
 

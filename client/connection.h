@@ -37,6 +37,10 @@ int caloris_connection_dial(struct caloris_client *client, uint64_t deadline_ns,
                             struct caloris_err *err);
 void caloris_connection_hang_up(struct caloris_client *client);
 
+/* Dials again and watches again what was watched, by deadline_ns. */
+int caloris_connection_again(struct caloris_client *client, uint64_t deadline_ns,
+                             struct caloris_err *err);
+
 /* Sends message and waits for its answer; events that come before it are queued. PEER_LOST: the
  * connection broke; UNREACHABLE: no answer by deadline_ns; a Failure of the gateway is an error
  * with its code and text. */

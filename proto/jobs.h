@@ -125,6 +125,33 @@ int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job
 int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struct caloris_err *err);
 void caloris_job_free(struct caloris_job *job); /* the contents; a zeroed one is fine */
 
+/* ---- lines of a batch: OpenAI's and our own -------------------------------------------------- */
+
+enum caloris_line_form {
+    CALORIS_LINE_JOB,        /* ours */
+    CALORIS_LINE_CHAT,       /* OpenAI's, /v1/chat/completions */
+    CALORIS_LINE_COMPLETION, /* OpenAI's, /v1/completions */
+};
+struct caloris_line {
+    enum caloris_line_form form;
+    char *id;        /* custom_id or id; NULL: none, or none that is usable */
+    char *model;     /* that the line names; NULL: none */
+    uint64_t number; /* in its file; the caller's */
+};
+
+/* The job in a line [n] of either form, checked, as JSON of our own form appended to job. On
+ * failure (BAD_REQUEST) line says what is known of it; free it all the same. */
+int caloris_line_read(const char *text, size_t n, struct caloris_line *line,
+                      struct caloris_buf *job, struct caloris_err *err);
+/* The result's JSON [n] of that line's job, in the line's form and with the line's number, as a
+ * line of JSON with its newline appended to to. job: its number at the gateway, 0: none. */
+int caloris_line_write(const struct caloris_line *line, uint64_t job, const char *result, size_t n,
+                       struct caloris_buf *to, struct caloris_err *err);
+/* Which line a written line [n] is of. 0: it does not say. */
+uint64_t caloris_line_number(const char *text, size_t n);
+bool caloris_line_failed(const char *text, size_t n);
+void caloris_line_free(struct caloris_line *line); /* the contents */
+
 /* The schema, for flags, help and docs: every field but the prompt itself (prompt | messages |
  * ids) and custom_id. */
 enum caloris_job_field_type {

@@ -39,6 +39,10 @@ struct flags {
     /* replay */
     double speed;
     bool step;
+    /* batch; keygen: out */
+    char *out, *errors, *shard;
+    bool resume;
+    int64_t window;
     /* list */
     bool all, no_header;
     int64_t limit;
@@ -48,7 +52,6 @@ struct flags {
     bool verbose;
     /* keygen */
     bool server;
-    char *out;
 };
 
 struct invocation {
@@ -178,6 +181,7 @@ int cmd_find_demo_model(char *to, size_t size, struct caloris_err *err);
 int verb_up(struct invocation *in);
 int verb_run(struct invocation *in);
 int verb_submit(struct invocation *in);
+int verb_batch(struct invocation *in);
 int verb_replay(struct invocation *in);
 int verb_watch(struct invocation *in);
 int verb_wait(struct invocation *in);
@@ -193,6 +197,6 @@ int verb_keygen(struct invocation *in);
 int verb_engine(int argc, char **argv);
 
 extern const struct caloris_option up_options[], run_options[], submit_options[], follow_options[],
-    list_options[], presets_options[], replay_options[], keygen_options[];
+    list_options[], presets_options[], replay_options[], batch_options[], keygen_options[];
 
 #endif

@@ -40,11 +40,6 @@ static int show_json(const struct follower *f, const Caloris__Wire__Event *event
     return caloris_err_set(err, CALORIS_IO, "cannot write events");
 }
 
-static bool is_final(Caloris__Wire__JobState state)
-{
-    return state >= CALORIS__WIRE__JOB_STATE__DONE; /* the first of those that end a job */
-}
-
 static int show(struct follower *f, struct caloris_client *client,
                 const Caloris__Wire__Event *event, struct caloris_err *err)
 {
@@ -70,7 +65,7 @@ int cmd_follow(const struct invocation *in, struct caloris_client *client, uint6
     if (screen_open(&f.screen, how, lines, err) < 0 ||
         caloris_client_watch(client, job, canvas, err) < 0)
         goto out;
-    while (!is_final(f.state)) {
+    while (!caloris_state_is_final(f.state)) {
         caloris_answer *event = NULL;
         const bool dirty = f.screen.dirty;
         int n = caloris_client_next(client, dirty ? SCREEN_FRAME_MS : WAIT_MS, &event, err);

@@ -21,6 +21,12 @@ static const struct verb verbs[] = {
      "Submits a job and prints its number alone, once the job is on the gateway's disk. The prompt "
      "becomes one user message; \"-\" reads it from stdin.",
      submit_options, verb_submit},
+    {"batch", "FILE", 1, 1, WANTS_GATEWAY, "a file of jobs, results to another file",
+     "Submits every line of a file: jobs (proto/JOBS.md) or lines of OpenAI's batches. Results are "
+     "appended to --out as they come, whole lines in any order, each with the number of its line. "
+     "However it ends, --resume goes on: no line is lost or done twice. Ctrl-C leaves jobs that "
+     "are at the gateway there. Exit code 1: some jobs failed.",
+     batch_options, verb_batch},
     {"watch", "JOB", 1, 1, WANTS_GATEWAY, "see what happens to a job until it ends",
      "Shows a job until it ends, then its text: painted on a terminal, else a line for each step.",
      follow_options, verb_watch},

@@ -69,18 +69,13 @@ struct waiting {
     size_t n, left;
 };
 
-static bool is_final(const Caloris__Wire__JobStatus *status)
-{
-    return status && status->state != CALORIS__WIRE__JOB_STATE__QUEUED &&
-           status->state != CALORIS__WIRE__JOB_STATE__RUNNING;
-}
-
 /* Takes event over. */
 static void note(struct waiting *w, caloris_answer *event)
 {
     const Caloris__Wire__Event *e = event->event;
     for (size_t i = 0; i < w->n; i++) {
-        if (w->jobs[i] == e->job && is_final(e->status) && !w->ended[i]) {
+        if (w->jobs[i] == e->job && e->status && caloris_state_is_final(e->status->state) &&
+            !w->ended[i]) {
             w->ended[i] = event;
             w->left--;
             return;

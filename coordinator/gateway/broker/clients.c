@@ -40,11 +40,12 @@ void clients_expel(struct caloris_broker *b, struct client *client)
     forget(b, client);
 }
 
-void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job)
+void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job,
+                   bool canvas)
 {
     struct client *client = find(b, peer);
     struct caloris_err why;
-    if (client && watch_add(b, client, job, true, &why) < 0)
+    if (client && watch_add(b, client, job, canvas, &why) < 0)
         broker_warn(b, "%s", why.text);
 }
 
@@ -163,12 +164,14 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         .now_ms = now_ms,
         .deadline_ms = deadline(job->params.deadline_ms, now_ms),
     };
+    const bool canvas = submit->has_watch_canvas && submit->watch_canvas;
     struct promise promise = {
         .kind = PROMISE_ACCEPTED,
         .to = TO_CLIENT,
         .peer = client->peer,
         .request = message->request,
-        .watch = submit->has_watch_canvas && submit->watch_canvas,
+        .watch = canvas || (submit->has_watch && submit->watch),
+        .canvas = canvas,
         .deadline_ms = submission.deadline_ms,
     };
     struct user *user = user_need(b, client->who->user, err);

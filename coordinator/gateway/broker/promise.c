@@ -69,7 +69,7 @@ static void keep_accepted(struct caloris_broker *b, const struct promise *p)
     }
     send_accepted(b, p);
     if (p->watch && !p->again)
-        clients_watch(b, &p->peer, p->job);
+        clients_watch(b, &p->peer, p->job, p->canvas);
 }
 
 static void keep_ended(struct caloris_broker *b, const struct promise *p)

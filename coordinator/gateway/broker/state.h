@@ -101,7 +101,7 @@ struct promise {
     uint64_t job;
     struct lane *lane;     /* of the job; NULL: TAKEN */
     bool again;            /* ACCEPTED: it was there */
-    bool watch;            /* ACCEPTED: the client watches its canvas from the start */
+    bool watch, canvas;    /* ACCEPTED: the client watches it (its canvas) from the start */
     uint64_t deadline_ms;  /* ACCEPTED */
     struct lease_id lease; /* the group's */
 };
@@ -230,8 +230,9 @@ uint64_t end_next_ms(const struct caloris_broker *b, uint64_t max_ms);
 
 void clients_take(struct caloris_broker *b, const struct caloris_peer *peer,
                   const Caloris__Wire__ClientToGateway *message);
-/* The client behind peer watches the job's canvas, if it is still there. */
-void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job);
+/* The client behind peer watches the job, if it is still there. */
+void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job,
+                   bool canvas);
 /* Forgets clients whose connections are gone. */
 void clients_probe(struct caloris_broker *b);
 void clients_forget_all(struct caloris_broker *b);
