@@ -211,6 +211,9 @@ struct caloris_job_result {
     uint64_t prompt_tokens, completion_tokens; /* completion: up to the first EOS or EoT */
     uint64_t forward_passes, steps;
     uint64_t rows; /* computed, over all forward passes */
+    bool resumed;  /* another group began it: at this block, after so many forward passes */
+    uint32_t resumed_block;
+    uint64_t resumed_passes;
     uint64_t seed;
     double queue_s, denoise_s; /* waiting in the group; first to last step */
     uint32_t ranks;

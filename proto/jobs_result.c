@@ -148,6 +148,10 @@ static int fill(json_t *object, const struct caloris_job_result *result, struct 
     status |= put(object, "forward_passes", integer(result->forward_passes));
     status |= put(object, "steps", integer(result->steps));
     status |= put(object, "rows", integer(result->rows));
+    if (result->resumed)
+        status |= put(object, "resumed",
+                      json_pack("{s:I, s:I}", "block", (json_int_t)result->resumed_block,
+                                "forward_passes", (json_int_t)result->resumed_passes));
     status |= put(object, "timings", timings);
     status |= put(object, "seed", integer(result->seed));
     status |= put(object, "ranks", integer(result->ranks));

@@ -17,9 +17,10 @@
 struct caloris_err;
 
 enum {
-    CALORIS_PROTOCOL_VERSION = 1,      /* the newest we speak */
-    CALORIS_PROTOCOL_OLDEST = 1,       /* and the oldest */
-    CALORIS_WIRE_MAX_FRAME = 16 << 20, /* bytes; a result of the longest canvas fits */
+    CALORIS_PROTOCOL_VERSION = 1,         /* the newest we speak */
+    CALORIS_PROTOCOL_OLDEST = 1,          /* and the oldest */
+    CALORIS_WIRE_MAX_FRAME = 16 << 20,    /* bytes; a result of the longest canvas fits */
+    CALORIS_WIRE_MAX_HAND_OVER = 4 << 20, /* bytes of a HandOver; a larger one is not sent */
     CALORIS_WIRE_MAX_ROUTING = 64,
     CALORIS_WIRE_MAX_KEY = 64,
     CALORIS_WIRE_MAX_MEMORY = 128 << 20, /* bytes that unpacking one frame may allocate */

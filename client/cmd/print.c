@@ -84,6 +84,10 @@ json_t *cmd_status_json(const Caloris__Wire__JobStatus *status)
         put(object, "step", integer(status->step));
     if (status->has_masks_left)
         put(object, "masks_left", integer(status->masks_left));
+    if (status->has_block)
+        put(object, "block", integer(status->block));
+    if (status->has_resumed_block)
+        put(object, "resumed_block", integer(status->resumed_block));
     if (status->failure) {
         json_t *error = json_object();
         put(error, "code", text_or_null(status->failure->code));
@@ -283,6 +287,11 @@ void cmd_status_lines(const Caloris__Wire__JobStatus *status)
         printf("%-10s %u\n", "step", status->step);
     if (status->has_masks_left)
         printf("%-10s %u\n", "masks left", status->masks_left);
+    if (status->has_block)
+        printf("%-10s another group could go on with block %u\n", "progress", status->block);
+    if (status->has_resumed_block)
+        printf("%-10s from block %u, where another group had left it\n", "resumed",
+               status->resumed_block);
     text_line("error", status->failure ? status->failure->text : NULL);
     if (status->has_job_json) /* JSON has no control characters, but need not be ASCII */
         printf("%-10s %.*s\n", "request", (int)status->job_json.len,

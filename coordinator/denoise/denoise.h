@@ -66,6 +66,8 @@ struct caloris_stand {
  * all. */
 struct caloris_stand *caloris_stand_new(size_t n, size_t length);
 
+void caloris_stand_copy(struct caloris_stand *to, const struct caloris_stand *from, size_t length);
+
 /* Whether the loop stands so that it can be taken up from here. */
 bool caloris_denoise_can_stand(const struct caloris_denoise *denoise);
 void caloris_denoise_note(const struct caloris_denoise *denoise, struct caloris_stand *stand);

@@ -28,6 +28,17 @@ struct caloris_stand *caloris_stand_new(size_t n, size_t length)
     return stands;
 }
 
+void caloris_stand_copy(struct caloris_stand *to, const struct caloris_stand *from, size_t length)
+{
+    int32_t *canvas = to->canvas;
+    float *log_p = to->log_p;
+    memcpy(canvas, from->canvas, length * sizeof(*canvas));
+    memcpy(log_p, from->log_p, length * sizeof(*log_p));
+    *to = *from;
+    to->canvas = canvas;
+    to->log_p = log_p;
+}
+
 bool caloris_denoise_can_stand(const struct caloris_denoise *denoise)
 {
     return denoise->done ||

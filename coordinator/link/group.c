@@ -1,7 +1,9 @@
 #include "coordinator/link/group.h"
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "coordinator/link/hand_over.h"
 #include "coordinator/link/progress.h"
 #include "proto/curve.h"
 #include "proto/wire.h"
@@ -186,6 +188,28 @@ int group_send_give_back(struct group_socket *s, const struct group_job *job,
     message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_GIVE_BACK;
     message.give_back = &ref;
     return send(s, &message, err);
+}
+
+int group_send_hand_over(struct group_socket *s, const struct group_identity *who,
+                         const struct link_model *model, const struct group_job *job,
+                         struct caloris_err *err)
+{
+    struct caloris_buf bytes = CALORIS_BUF(CALORIS_WIRE_MAX_HAND_OVER);
+    struct caloris_err why;
+    if (link_hand_over_pack(model, who->model, &job->job, job->stands, &bytes, &why) < 0)
+        return 0; /* a help, no duty */
+    Caloris__Wire__LeaseId lease = lease_id(&job->lease);
+    Caloris__Wire__LeaseHandOver hand_over = CALORIS__WIRE__LEASE_HAND_OVER__INIT;
+    Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
+    hand_over.job = job->number;
+    hand_over.lease = &lease;
+    hand_over.block = link_place(job->stands, job->job.best).block;
+    hand_over.hand_over = (ProtobufCBinaryData){bytes.size, (uint8_t *)bytes.data};
+    message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_HAND_OVER;
+    message.hand_over = &hand_over;
+    const int rc = send(s, &message, err);
+    caloris_buf_free(&bytes);
+    return rc;
 }
 
 int group_send_leave(struct group_socket *s, struct caloris_err *err)

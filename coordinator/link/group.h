@@ -22,8 +22,9 @@ struct group_job {
     bool dropped; /* the gateway wants it no more: it goes when the schedule lets go of it */
     char *result; /* finished: the JSON */
     size_t result_bytes;
-    uint64_t sent_ms; /* when the result was last sent */
-    uint64_t seq;     /* of the last progress sent */
+    uint64_t sent_ms;             /* when the result was last sent */
+    uint64_t seq;                 /* of the last progress sent */
+    struct caloris_stand *stands; /* [job.best] where its candidates stand; NULL: nowhere yet */
     struct group_job *next;
 };
 
@@ -53,6 +54,10 @@ int group_send_beat(struct group_socket *socket, uint32_t room, struct caloris_e
 int group_send_result(struct group_socket *socket, const struct group_job *job,
                       struct caloris_err *err);
 int group_send_give_back(struct group_socket *socket, const struct group_job *job,
+                         struct caloris_err *err);
+/* Where the job stands. */
+int group_send_hand_over(struct group_socket *socket, const struct group_identity *who,
+                         const struct link_model *model, const struct group_job *job,
                          struct caloris_err *err);
 int group_send_leave(struct group_socket *socket, struct caloris_err *err);
 /* The cells of a STEP or SNAPSHOT event. */

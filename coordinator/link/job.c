@@ -169,6 +169,7 @@ int link_prepare(const struct link_model *model, const struct caloris_job *parse
     job->eot_id = request->params.eot_id;
     job->prompt = request->prompt;
     job->length = request->length;
+    job->best = request->params.best;
     caloris_ids_free(&ids);
     *out = request;
     return 0;
@@ -249,6 +250,9 @@ int link_result(const struct link_model *model, const struct link_job *job,
         .forward_passes = event->step,
         .steps = event->answers[0].steps,
         .rows = event->rows,
+        .resumed = job->resumed,
+        .resumed_block = job->resumed_block,
+        .resumed_passes = job->resumed_passes,
         .seed = (uint64_t)job->seed,
         .queue_s = event->wait_s,
         .denoise_s = event->denoise_s,

@@ -31,6 +31,9 @@ struct link_job {
     bool holes;    /* the prompt had masks of its own */
     size_t prompt; /* positions of the prompt */
     size_t length; /* of the canvas */
+    size_t best;   /* candidates */
+    bool resumed;  /* at this block, after so many forward passes of another group */
+    uint32_t resumed_block, resumed_passes;
 };
 void link_job_free(struct link_job *job); /* the contents */
 

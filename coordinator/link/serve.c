@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "base/time.h"
 #include "coordinator/link/group.h"
+#include "coordinator/link/hand_over.h"
 #include "coordinator/link/signals.h"
 #include "proto/caloris.pb-c.h"
 #include "proto/wire.h"
@@ -71,6 +72,7 @@ static void drop(struct serve *s, struct group_job *job)
     s->held--;
     link_job_free(&job->job);
     free(job->result);
+    free(job->stands);
     free(job);
 }
 
@@ -145,6 +147,47 @@ static int lease_again(struct serve *s, struct group_job *job, const Caloris__Wi
     return job->finished ? send_result(s, job, err) : 0;
 }
 
+/* Where another group left the job. What is not this job's own is no reason to fail: it begins
+ * anew. */
+static void resume(struct serve *s, struct group_job *job, const Caloris__Wire__Lease *lease,
+                   struct caloris_request *request)
+{
+    struct caloris_err why;
+    if (!lease->has_hand_over)
+        return;
+    request->stands = link_hand_over_unpack(&s->model, s->who.model, &job->job,
+                                            lease->hand_over.data, lease->hand_over.len, &why);
+    if (!request->stands)
+        caloris_log(CALORIS_LOG_WARN, "job %" PRIu64 " begins anew: %s", job->number, why.text);
+}
+
+/* To the schedule, which owns request then; what it says of progress from elsewhere costs only
+ * that. */
+static int submit(struct serve *s, struct group_job *job, struct caloris_request *request,
+                  struct caloris_err *why)
+{
+    const struct link_place place =
+        request->stands ? link_place(request->stands, job->job.best) : (struct link_place){0, 0};
+    job->job.resumed = request->stands;
+    job->job.resumed_block = place.block;
+    job->job.resumed_passes = place.passes;
+    if (request->stands) {
+        job->stands = caloris_stand_new(job->job.best, job->job.length);
+        for (size_t i = 0; job->stands && i < job->job.best; i++)
+            caloris_stand_copy(&job->stands[i], &request->stands[i], job->job.length);
+    }
+    if (caloris_schedule_submit(s->schedule, request, why) == 0)
+        return 0;
+    if (!request->stands || why->code == CALORIS_AGAIN)
+        return -1;
+    caloris_log(CALORIS_LOG_WARN, "job %" PRIu64 " begins anew: %s", job->number, why->text);
+    free(request->stands);
+    free(job->stands);
+    request->stands = job->stands = NULL;
+    job->job.resumed = false;
+    return caloris_schedule_submit(s->schedule, request, why);
+}
+
 static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct caloris_err *err)
 {
     struct group_job *job = find(s, lease->job);
@@ -176,7 +219,9 @@ static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct
     } else {
         request->owner = job;
         request->follow = lease->canvas;
-        if (caloris_schedule_submit(s->schedule, request, &why) < 0) {
+        request->stand = true;
+        resume(s, job, lease, request);
+        if (submit(s, job, request, &why) < 0) {
             caloris_request_free(request);
             rc = finish_failed(s, job, &why, err);
         }
@@ -207,6 +252,9 @@ static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welc
             job->lease = (struct group_lease){held->lease->epoch, held->lease->counter};
             if (job->dropped ? group_send_give_back(&s->socket, job, err) < 0
                              : job->finished && send_result(s, job, err) < 0)
+                return -1;
+            if (!job->dropped && !job->finished && job->stands &&
+                group_send_hand_over(&s->socket, &s->who, &s->model, job, err) < 0)
                 return -1;
         } else if (job->finished) {
             drop(s, job);
@@ -309,6 +357,18 @@ static int take_finished(struct serve *s, const struct caloris_event *event,
     return rc;
 }
 
+/* The gateway keeps the newest. Without memory it keeps the one before. */
+static int take_stand(struct serve *s, const struct caloris_event *event, struct caloris_err *err)
+{
+    struct group_job *job = event->owner;
+    if (!job->stands && !(job->stands = caloris_stand_new(job->job.best, job->job.length)))
+        return 0;
+    caloris_stand_copy(&job->stands[event->candidate], event->stand, job->job.length);
+    return s->welcome && !job->dropped
+               ? group_send_hand_over(&s->socket, &s->who, &s->model, job, err)
+               : 0;
+}
+
 static int take_event(struct serve *s, struct caloris_event *event, struct caloris_err *err)
 {
     struct group_job *job = event->owner;
@@ -318,7 +378,7 @@ static int take_event(struct serve *s, struct caloris_event *event, struct calor
     case CALORIS_EVENT_SNAPSHOT:
         return s->welcome ? group_send_progress(&s->socket, &s->model, job, event, err) : 0;
     case CALORIS_EVENT_STAND:
-        return 0;
+        return take_stand(s, event, err);
     case CALORIS_EVENT_FINISHED:
         if (job->dropped)
             drop(s, job);

@@ -64,16 +64,8 @@ static struct caloris_stand *copy_stands(const struct job *job)
 {
     const size_t length = job->decodes[0].length;
     struct caloris_stand *stands = caloris_stand_new(job->best, length);
-    for (size_t k = 0; stands && k < job->best; k++) {
-        const struct caloris_stand *from = &job->stands[k];
-        memcpy(stands[k].canvas, from->canvas, length * sizeof(*from->canvas));
-        memcpy(stands[k].log_p, from->log_p, length * sizeof(*from->log_p));
-        stands[k].block = from->block;
-        stands[k].step = from->step;
-        stands[k].done = from->done;
-        stands[k].passes = from->passes;
-        stands[k].rows = from->rows;
-    }
+    for (size_t k = 0; stands && k < job->best; k++)
+        caloris_stand_copy(&stands[k], &job->stands[k], length);
     return stands;
 }
 
@@ -114,13 +106,7 @@ static int see_stand(struct play *play, struct run *run, struct caloris_event *e
     const size_t length = job->decodes[0].length;
     if (play->n_cuts == MAX_CUTS)
         return wrong(play, run, "more cuts than expected");
-    memcpy(to->canvas, event->stand->canvas, length * sizeof(*to->canvas));
-    memcpy(to->log_p, event->stand->log_p, length * sizeof(*to->log_p));
-    to->block = event->stand->block;
-    to->step = event->stand->step;
-    to->done = event->stand->done;
-    to->passes = event->stand->passes;
-    to->rows = event->stand->rows;
+    caloris_stand_copy(to, event->stand, length);
     struct cut *cut = &play->cuts[play->n_cuts++];
     *cut = (struct cut){job, copy_stands(job), job->stands[0].step};
     return cut->stands ? 0 : caloris_err_sys(&play->err, "a cut");

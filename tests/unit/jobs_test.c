@@ -413,6 +413,14 @@ static void writes_results(void **state)
     assert_string_equal(json.data, "{\"id\":\"j\",\"ids\":[7,8],\"canvas\":[1,7,8]," REST);
 
     caloris_buf_clear(&json);
+    result.resumed = true;
+    result.resumed_block = 2;
+    result.resumed_passes = 40;
+    assert_int_equal(caloris_job_result_write(&result, &json, &err), 0);
+    assert_non_null(strstr(json.data, ",\"resumed\":{\"block\":2,\"forward_passes\":40},"));
+    result.resumed = false;
+
+    caloris_buf_clear(&json);
     static const int32_t other[] = {9, 8};
     const struct caloris_job_answer answers[] = {
         {4, -0.5, ids, "a", 1, "stop", 2},

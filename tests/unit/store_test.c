@@ -299,6 +299,38 @@ static void queued_jobs_are_found_in_order(void **state)
     caloris_store_close(store);
 }
 
+/* Where a job stands, newest last; it goes when the job ends. */
+static void progress_lasts_as_long_as_its_job(void **state)
+{
+    (void)state;
+    struct caloris_store *store = open_store();
+    struct caloris_buf bytes = CALORIS_BUF(64);
+    uint32_t block = 0;
+    const uint64_t job = add(store, "k", "{}"), other = add(store, "l", "{}");
+    assert_int_equal(caloris_store_read_hand_over(store, job, &block, &bytes, NULL), 0);
+    assert_int_equal(caloris_store_hand_over(store, job, 3, "abc", 3, NULL), 0);
+    assert_int_equal(caloris_store_hand_over(store, job, 4, "d\0ef", 4, NULL), 0);
+    assert_int_equal(caloris_store_hand_over(store, other, 1, "o", 1, NULL), 0);
+    assert_int_equal(caloris_store_hand_over(store, other + 7, 1, "no such job", 11, NULL), 0);
+    commit(store);
+    caloris_store_close(store);
+    store = open_store();
+    assert_int_equal(caloris_store_read_hand_over(store, job, &block, &bytes, NULL), 1);
+    assert_int_equal(block, 4);
+    assert_int_equal(bytes.size, 4);
+    assert_memory_equal(bytes.data, "d\0ef", 4);
+    assert_int_equal(caloris_store_read_hand_over(store, other + 7, &block, &bytes, NULL), 0);
+    finish(store, job, "{}");
+    assert_int_equal(caloris_store_hand_over(store, job, 5, "too late", 8, NULL), 0);
+    commit(store);
+    assert_int_equal(caloris_store_read_hand_over(store, job, &block, &bytes, NULL), 0);
+    caloris_buf_clear(&bytes);
+    assert_int_equal(caloris_store_read_hand_over(store, other, &block, &bytes, NULL), 1);
+    assert_true(block == 1 && bytes.size == 1);
+    caloris_buf_free(&bytes);
+    caloris_store_close(store);
+}
+
 static void one_gateway_per_directory(void **state)
 {
     (void)state;
@@ -472,8 +504,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(only_what_was_committed_survives), CASE(a_key_is_one_job),
         CASE(a_drawn_seed_stays_with_its_job),  CASE(jobs_end_once),
-        CASE(queued_jobs_are_found_in_order),   CASE(one_gateway_per_directory),
-        CASE(bad_places_are_refused),           CASE(a_full_disk_loses_nothing),
+        CASE(queued_jobs_are_found_in_order),   CASE(progress_lasts_as_long_as_its_job),
+        CASE(one_gateway_per_directory),        CASE(bad_places_are_refused),
+        CASE(a_full_disk_loses_nothing),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

@@ -114,6 +114,12 @@ void answer_status(struct status_message *message, const struct live *live)
         status->has_step = status->has_masks_left = live->progress;
         status->step = live->step;
         status->masks_left = live->masks_left;
+        status->has_resumed_block = live->resumed;
+        status->resumed_block = live->resumed_block;
+    }
+    if (!final && live && live->hand_over.bytes) {
+        status->has_block = true;
+        status->block = live->hand_over.block;
     }
     if (job->code[0]) {
         caloris__wire__failure__init(&message->failure);

@@ -95,8 +95,10 @@ void caloris_broker_close(struct caloris_broker *b)
     clients_forget_all(b);
     groups_forget_all(b);
     for (struct table_node *node; (node = table_first(&b->live)) != NULL;) {
+        struct live *live = TABLE_ENTRY(node, struct live, node);
+        hand_over_drop(b, live);
         table_remove(&b->live, node);
-        free(TABLE_ENTRY(node, struct live, node));
+        free(live);
     }
     if (b->clients_socket)
         zmq_close(b->clients_socket);
@@ -205,6 +207,7 @@ int caloris_broker_run(struct caloris_broker *b, int signals, struct caloris_err
         take_groups(b);
         take_clients(b);
         promise_keep(b);
+        hand_over_save(b);
         end_expired(b);
         end_keeping(b);
         groups_watch_over(b);

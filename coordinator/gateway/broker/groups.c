@@ -46,7 +46,7 @@ void groups_unlease(struct caloris_broker *b, struct live *live)
     live->group = NULL;
     live->lane = NULL;
     live->alone = false;
-    live->following = live->progress = false;
+    live->following = live->progress = live->resumed = false;
 }
 
 /* Somebody else shall compute it, before all that came after it in its lane. */
@@ -416,6 +416,16 @@ static int take_progress(struct caloris_broker *b, struct group *group, const wo
     return 0;
 }
 
+static int take_hand_over(struct caloris_broker *b, struct group *group, const word *message,
+                          struct caloris_err *err)
+{
+    (void)err;
+    struct live *live = current(b, group, message->hand_over->job, message->hand_over->lease);
+    if (live)
+        hand_over_take(b, live, message->hand_over);
+    return 0;
+}
+
 static int take_beat(struct caloris_broker *b, struct group *group, const word *message,
                      struct caloris_err *err)
 {
@@ -458,6 +468,7 @@ static const struct {
     {CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_BEAT, take_beat},
     {CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_RESULT, take_result},
     {CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_PROGRESS, take_progress},
+    {CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_HAND_OVER, take_hand_over},
     {CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_GIVE_BACK, take_give_back},
     {CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_LEAVE, take_leave},
 };

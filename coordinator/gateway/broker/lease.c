@@ -129,6 +129,11 @@ static int send_lease(struct caloris_broker *b, struct live *live, const struct 
     lease.lease = &id;
     lease.job_json = (ProtobufCBinaryData){json->size, (uint8_t *)json->data};
     lease.canvas = watch_wants_canvas(live);
+    const struct hand_over *from = hand_over_for_lease(b, live);
+    live->resumed = from->n > 0;
+    lease.has_hand_over = live->resumed;
+    live->resumed_block = from->block;
+    lease.hand_over = (ProtobufCBinaryData){from->n, from->bytes};
     message.body_case = CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_LEASE;
     message.lease = &lease;
     live->following = lease.canvas;

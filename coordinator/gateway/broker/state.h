@@ -26,11 +26,12 @@ enum {
     BROKER_MAX_CLIENTS = 16384,
     BROKER_MAX_WATCHES = 65536, /* of all clients together */
     BROKER_MAX_GROUPS = 1024,
-    BROKER_MAX_LANES = 65536,   /* kinds of waiting jobs: users × models × priorities */
-    BROKER_MAX_CAPACITY = 4096, /* leases that one group may hold */
-    BROKER_MAX_NAME = 128,      /* bytes of a group's name, model, host */
-    BROKER_MAX_LIST = 1000,     /* jobs in one answer */
-    BROKER_BATCH = 256,         /* messages taken from a socket per turn: one commit for all */
+    BROKER_MAX_LANES = 65536,          /* kinds of waiting jobs: users × models × priorities */
+    BROKER_MAX_CAPACITY = 4096,        /* leases that one group may hold */
+    BROKER_MAX_NAME = 128,             /* bytes of a group's name, model, host */
+    BROKER_MAX_LIST = 1000,            /* jobs in one answer */
+    BROKER_MAX_HAND_OVERS = 256 << 20, /* bytes of progress in memory, of all jobs together */
+    BROKER_BATCH = 256, /* messages taken from a socket per turn: one commit for all */
 };
 
 /* A lease is good in one life of the gateway, and is given once in it. */
@@ -55,7 +56,15 @@ struct client {
     struct watch *watches;
 };
 
-/* A job that somebody computes or watches. */
+/* Where a job stands: what the next group is told. A help: losing it costs steps, no job. */
+struct hand_over {
+    uint8_t *bytes; /* [n]; NULL: nothing is known here (the store may know) */
+    size_t n;
+    uint32_t block;
+    bool unsaved; /* newer than what is on disk */
+};
+
+/* A job that somebody computes or watches, or has left somewhere on its way. */
 struct live {
     struct table_node node; /* by job number */
     uint64_t job;
@@ -68,6 +77,9 @@ struct live {
     uint64_t asked_ms;   /* when it was last told */
     uint32_t step, masks_left;
     bool progress; /* step and masks_left are known */
+    struct hand_over hand_over;
+    bool resumed; /* its group was told to go on from resumed_block */
+    uint32_t resumed_block;
     struct watch *watches;
     struct live *next_held;
 };
@@ -129,6 +141,8 @@ struct caloris_broker {
     uint64_t lease_counter;
     uint64_t now_ms; /* of the turn; a clock that never jumps */
     uint64_t probed_ms, warned_ms;
+    size_t hand_over_bytes, n_unsaved; /* in memory; jobs that have newer progress than on disk */
+    uint64_t saved_ms;
     struct promise *promises;
     size_t n_promises, max_promises;
 };
@@ -203,6 +217,18 @@ void watch_tell_progress(struct caloris_broker *b, struct live *live,
  * due. */
 void watch_follow(struct caloris_broker *b, struct live *live);
 bool watch_wants_canvas(const struct live *live);
+
+/* ---- where jobs stand (hand_over.c) ---- */
+
+/* The newest word of the group that computes it. */
+void hand_over_take(struct caloris_broker *b, struct live *live,
+                    const Caloris__Wire__LeaseHandOver *message);
+/* For a lease that is about to be sent: what is known, from the store if need be. */
+const struct hand_over *hand_over_for_lease(struct caloris_broker *b, struct live *live);
+void hand_over_drop(struct caloris_broker *b, struct live *live);
+/* Newer ones go to disk, at most once a second, in a commit of their own: when it fails, nothing
+ * else does. */
+void hand_over_save(struct caloris_broker *b);
 
 /* ---- promises (promise.c) ---- */
 

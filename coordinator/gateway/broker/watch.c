@@ -28,7 +28,7 @@ struct live *live_need(struct caloris_broker *b, uint64_t job, struct caloris_er
 
 void live_drop_unused(struct caloris_broker *b, struct live *live)
 {
-    if (live->group || live->watches)
+    if (live->group || live->watches || live->hand_over.bytes)
         return;
     table_remove(&b->live, &live->node);
     free(live);

@@ -76,6 +76,10 @@ static const char *const steps[] = {
     "CREATE INDEX jobs_of ON jobs (user);"
     "CREATE INDEX jobs_deadline ON jobs (deadline_ms) WHERE state = 1 AND deadline_ms > 0;"
     "CREATE INDEX jobs_finished ON jobs (finished_ms) WHERE state > 1;",
+
+    /* 3: where unfinished jobs stand. */
+    "CREATE TABLE hand_overs (job INTEGER PRIMARY KEY, block INTEGER NOT NULL,"
+    "  hand_over BLOB NOT NULL);",
 };
 enum { NEWEST = sizeof(steps) / sizeof(steps[0]) };
 

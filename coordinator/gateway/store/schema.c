@@ -30,6 +30,10 @@ static const char *const statements[STORE_STATEMENTS] = {
     [STORE_FINISH] = "UPDATE jobs SET state = ?2, started_ms = ?3, finished_ms = ?4, code = ?5,"
                      " text = ?6 WHERE job = ?1 AND state = 1",
     [STORE_ADD_RESULT] = "INSERT INTO results VALUES (?1, ?2)",
+    [STORE_PUT_HAND_OVER] = "INSERT OR REPLACE INTO hand_overs"
+                            " SELECT job, ?2, ?3 FROM jobs WHERE job = ?1 AND state = 1",
+    [STORE_DROP_HAND_OVER] = "DELETE FROM hand_overs WHERE job = ?1",
+    [STORE_READ_HAND_OVER] = "SELECT block, hand_over FROM hand_overs WHERE job = ?1",
     [STORE_COUNT_CRASH] = "UPDATE jobs SET crashes = crashes + 1, attempts = attempts + ?2,"
                           " alone = crashes + 1 >= ?3 WHERE job = ?1",
     [STORE_COUNT_QUEUED] = "SELECT count(*) FROM jobs WHERE state = 1",

@@ -219,8 +219,25 @@ int caloris_store_finish(struct caloris_store *store, uint64_t job,
         return -1;
     if (sqlite3_changes(store->db) == 0)
         return 1;
+    bind_number(store->statement[STORE_DROP_HAND_OVER], 1, job);
+    if (run(store, STORE_DROP_HAND_OVER, "finishing a job", err) < 0) {
+        store->broken = true;
+        return -1;
+    }
     return run_second(store, STORE_ADD_RESULT, job, end->result, end->result_bytes,
                       "storing a result", err);
+}
+
+int caloris_store_hand_over(struct caloris_store *store, uint64_t job, uint32_t block,
+                            const void *bytes, size_t n, struct caloris_err *err)
+{
+    if (begin(store, err) < 0)
+        return -1;
+    sqlite3_stmt *q = store->statement[STORE_PUT_HAND_OVER];
+    bind_number(q, 1, job);
+    bind_number(q, 2, block);
+    bind_bytes(q, 3, bytes, n);
+    return run(store, STORE_PUT_HAND_OVER, "storing a job's progress", err);
 }
 
 int caloris_store_count_crash(struct caloris_store *store, uint64_t job, bool attempt,
@@ -408,6 +425,24 @@ int caloris_store_read_job(struct caloris_store *store, uint64_t job, struct cal
     }
     done(store, STORE_READ_JOB);
     return rc < 0 ? -1 : 0;
+}
+
+int caloris_store_read_hand_over(struct caloris_store *store, uint64_t job, uint32_t *block,
+                                 struct caloris_buf *bytes, struct caloris_err *err)
+{
+    sqlite3_stmt *q = store->statement[STORE_READ_HAND_OVER];
+    bind_number(q, 1, job);
+    int rc = step(store, STORE_READ_HAND_OVER, "reading a job's progress", err);
+    if (rc == SQLITE_DONE)
+        rc = 0;
+    if (rc == SQLITE_ROW) {
+        *block = (uint32_t)column_number(q, 0);
+        const void *data = sqlite3_column_blob(q, 1);
+        const size_t n = (size_t)sqlite3_column_bytes(q, 1);
+        rc = caloris_buf_append(bytes, data ? data : "", n, err) < 0 ? -1 : 1;
+    }
+    done(store, STORE_READ_HAND_OVER);
+    return rc;
 }
 
 int caloris_store_read_result(struct caloris_store *store, uint64_t job, struct caloris_buf *json,

@@ -117,8 +117,16 @@ int caloris_store_count_crash(struct caloris_store *store, uint64_t job, bool at
 /* Removes up to limit jobs that ended before before_ms, results, keys and all: how many, or -1. */
 int caloris_store_forget(struct caloris_store *store, uint64_t before_ms, int limit,
                          struct caloris_err *err);
+/* Where a queued job stands (HandOver of caloris.proto; block: the one to enter), until it
+ * ends. Nothing for any other job. */
+int caloris_store_hand_over(struct caloris_store *store, uint64_t job, uint32_t block,
+                            const void *bytes, size_t n, struct caloris_err *err);
 
 /* ---- reads ---- */
+
+/* The newest of them, appended to bytes: 1; 0: there is none; -1 and err. */
+int caloris_store_read_hand_over(struct caloris_store *store, uint64_t job, uint32_t *block,
+                                 struct caloris_buf *bytes, struct caloris_err *err);
 
 int caloris_store_count(struct caloris_store *store, struct caloris_store_counts *counts,
                         struct caloris_err *err);
