@@ -25,6 +25,7 @@ group()
     group=$!
     await 30 here "$1" || fail "group $1 does not come"
 }
+# shellcheck disable=SC2317 # called by await
 here() { caloris cluster --json -q | grep -qF "\"name\":\"$1\""; }
 # ranks PID: the engines below a launcher.
 ranks()
@@ -37,6 +38,7 @@ ranks()
 }
 # field JOB NAME: a number of what show says.
 field() { caloris show --json "$1" | grep -o "\"$2\":[0-9]*" | sed 's/.*://'; }
+# shellcheck disable=SC2317 # called by await
 on_its_way() { [ "$(field "$job" block)" -ge 1 ] 2>/dev/null || caloris results -q "$job" >"$WORK/early" 2>&1; }
 # start FROM: submits prompts until one was caught in the middle, a block done; $job and $number say which.
 start()
