@@ -81,12 +81,14 @@ static void tell_winner(struct caloris_schedule *schedule, struct caloris_task *
 
 /* ---- who runs; all under the lock ------------------------------------------------------------ */
 
-static struct caloris_task *take_waiting(struct caloris_schedule *schedule)
+/* Out of the line, where link points to it. */
+static struct caloris_task *take_waiting(struct caloris_schedule *schedule,
+                                         struct caloris_task **link)
 {
-    struct caloris_task *task = schedule->waiting;
-    schedule->waiting = task->next;
-    if (!schedule->waiting)
-        schedule->waiting_end = &schedule->waiting;
+    struct caloris_task *task = *link;
+    *link = task->next;
+    if (!*link)
+        schedule->waiting_end = link;
     schedule->n_waiting--;
     return task;
 }
@@ -136,20 +138,30 @@ static void admit(struct caloris_schedule *schedule, struct caloris_task *task)
     }
 }
 
-/* First come, first served: who waits for two slots, or for K/V, is not overtaken. */
+/* link points to a waiting task, which goes in before those that still wait ahead of it. */
+static void enter(struct caloris_schedule *schedule, struct caloris_task **link)
+{
+    struct caloris_task *task = take_waiting(schedule, link);
+    for (struct caloris_task **ahead = &schedule->waiting; ahead != link; ahead = &(*ahead)->next)
+        (*ahead)->overtaken++;
+    task->started_ns = caloris_time_ns();
+    schedule->running[schedule->n_running++] = task;
+    admit(schedule, task);
+}
+
+/* In the order in which they came; who finds no room (two slots, K/V) lets others pass, but only as
+ * many as there are slots. Then nobody enters before it, and what runs makes room. */
 static void let_in(struct caloris_schedule *schedule)
 {
-    for (struct caloris_task *task; (task = schedule->waiting);) {
-        if (is_done(task)) { /* nothing was masked */
-            caloris_task_end(schedule, take_waiting(schedule), CALORIS_EVENT_FINISHED);
-            continue;
-        }
-        if (!caloris_room_take(schedule, task))
+    for (struct caloris_task **link = &schedule->waiting, *task; (task = *link);) {
+        if (is_done(task)) /* nothing was masked */
+            caloris_task_end(schedule, take_waiting(schedule, link), CALORIS_EVENT_FINISHED);
+        else if (caloris_room_take(schedule, task))
+            enter(schedule, link);
+        else if (task->overtaken >= schedule->slots)
             return;
-        take_waiting(schedule);
-        task->started_ns = caloris_time_ns();
-        schedule->running[schedule->n_running++] = task;
-        admit(schedule, task);
+        else
+            link = &task->next;
     }
 }
 
@@ -286,7 +298,8 @@ static void hand_back(struct caloris_schedule *schedule)
     while (schedule->n_running > 0)
         leave(schedule, 0, CALORIS_EVENT_CANCELLED);
     while (schedule->waiting)
-        caloris_task_end(schedule, take_waiting(schedule), CALORIS_EVENT_CANCELLED);
+        caloris_task_end(schedule, take_waiting(schedule, &schedule->waiting),
+                         CALORIS_EVENT_CANCELLED);
     pthread_mutex_unlock(&schedule->lock);
 }
 

@@ -3,10 +3,11 @@
  *
  * Two threads meet here. The coordinator thread (link) submits prepared requests and takes
  * events; the main thread, which owns the engine, runs caloris_schedule_loop: pack a plan,
- * compute, decide, again. Scheduling is per step: a finished request leaves at once and a
- * waiting one enters, first come, first served; where a step is full before all running ones are in
- * it, those go first that have waited longest. Between plan and result nothing is allocated; a step
- * of a followed request allocates its event afterwards. See docs/ARCHITECTURE.md, "The step".
+ * compute, decide, again. Scheduling is per step: a finished request leaves at once and waiting
+ * ones enter in the order in which they came; who finds no room may be overtaken by a few. Where a
+ * step is full before all running ones are in it, those go first that have waited longest. Between
+ * plan and result nothing is allocated; a step of a followed request allocates its event
+ * afterwards. See docs/ARCHITECTURE.md, "The step", and docs/DECODING.md.
  */
 #ifndef CALORIS_SCHEDULE_H
 #define CALORIS_SCHEDULE_H

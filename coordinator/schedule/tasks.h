@@ -21,6 +21,7 @@ struct caloris_task {
     bool cancelled, follow, snapshot_due; /* under the lock */
     uint64_t submitted_ns, started_ns;
     struct caloris_task *next; /* in the waiting line */
+    size_t overtaken;          /* by how many that came later */
 };
 
 struct caloris_schedule {
