@@ -138,30 +138,34 @@ static void admit(struct caloris_schedule *schedule, struct caloris_task *task)
     }
 }
 
-/* link points to a waiting task, which goes in before those that still wait ahead of it. */
-static void enter(struct caloris_schedule *schedule, struct caloris_task **link)
+/* link points to a waiting task, which goes in before those that still wait ahead of it: false when
+ * one of them has let pass as many as it need. */
+static bool enter(struct caloris_schedule *schedule, struct caloris_task **link)
 {
     struct caloris_task *task = take_waiting(schedule, link);
+    bool more = true;
     for (struct caloris_task **ahead = &schedule->waiting; ahead != link; ahead = &(*ahead)->next)
-        (*ahead)->overtaken++;
+        more = ++(*ahead)->overtaken < schedule->slots && more;
     task->started_ns = caloris_time_ns();
     schedule->running[schedule->n_running++] = task;
     admit(schedule, task);
+    return more;
 }
 
 /* In the order in which they came; who finds no room (two slots, K/V) lets others pass, but only as
  * many as there are slots. Then nobody enters before it, and what runs makes room. */
 static void let_in(struct caloris_schedule *schedule)
 {
-    for (struct caloris_task **link = &schedule->waiting, *task; (task = *link);) {
-        if (is_done(task)) /* nothing was masked */
+    struct caloris_task **link = &schedule->waiting;
+    for (bool more = true; *link && more;) {
+        if (is_done(*link)) { /* nothing was masked */
             caloris_task_end(schedule, take_waiting(schedule, link), CALORIS_EVENT_FINISHED);
-        else if (caloris_room_take(schedule, task))
-            enter(schedule, link);
-        else if (task->overtaken >= schedule->slots)
-            return;
-        else
-            link = &task->next;
+        } else if (caloris_room_take(schedule, *link)) {
+            more = enter(schedule, link);
+        } else {
+            more = (*link)->overtaken < schedule->slots;
+            link = &(*link)->next;
+        }
     }
 }
 

@@ -14,7 +14,8 @@
 
 enum { VOCAB = 1000, MASK = 999, SLOTS = 4, KV = 40, CANVAS = 40, REQUESTS = 400, ROWS = 400 };
 
-/* A kind of requests: one mask a step for so many steps. */
+/* A kind of requests: one mask a step for so many steps, or one or two more, so that they do not
+ * leave together. */
 struct kind {
     const char *name;
     size_t length;
@@ -47,15 +48,16 @@ static void submit(const struct kind *kind)
 {
     struct caloris_request *request = calloc(1, sizeof(*request));
     struct caloris_err err;
+    const uint32_t steps = kind->steps + (uint32_t)play.n % 3;
     assert_non_null(request);
     caloris_job_params_preset(&request->params, CALORIS_PRESET_EXACT);
-    request->params.gen_length = request->params.block_length = kind->steps;
+    request->params.gen_length = request->params.block_length = steps;
     request->params.cache = kind->cached ? CALORIS_CACHE_DUAL : CALORIS_CACHE_NONE;
     request->params.cfg_scale = kind->guided;
     request->params.mask_id = MASK;
     request->params.early_stop = false;
     request->length = kind->length;
-    request->prompt = kind->length - kind->steps;
+    request->prompt = kind->length - steps;
     request->canvas = calloc(kind->length, sizeof(*request->canvas));
     assert_non_null(request->canvas);
     for (size_t i = 0; i < kind->length; i++)
