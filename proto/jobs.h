@@ -115,9 +115,10 @@ extern const size_t caloris_job_presets_count;
 void caloris_job_params_preset(struct caloris_job_params *params, enum caloris_preset preset);
 
 /* A parsed job's JSON [n] with what its preset gave it written out, so that it means the same to
- * every later version; appended to settled, the bytes of the job behind it as they came. */
+ * every later version; appended to settled, the bytes of the job behind it as they came. *added
+ * (may be NULL): how many bytes stand between the brace and them. */
 int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job,
-                       struct caloris_buf *settled, struct caloris_err *err);
+                       struct caloris_buf *settled, size_t *added, struct caloris_err *err);
 
 /* The job in n bytes of JSON (one object). Everything is checked that can be without a model.
  * Codes: BAD_REQUEST. On failure job->id is set if there was a usable one, so that the error can

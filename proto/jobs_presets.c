@@ -94,8 +94,9 @@ static int put_field(const struct caloris_job_field *field, const struct caloris
 }
 
 int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job,
-                       struct caloris_buf *settled, struct caloris_err *err)
+                       struct caloris_buf *settled, size_t *added, struct caloris_err *err)
 {
+    const size_t before = settled->size;
     const struct caloris_job_preset *set = &caloris_job_presets[job->params.preset];
     const char *brace = memchr(json, '{', n);
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
@@ -114,6 +115,8 @@ int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job
             caloris_buf_append(settled, ", ", 2, err) < 0)
             goto out;
     }
+    if (added)
+        *added = settled->size - before - 1;
     /* At least the prompt follows; its bytes stay as they came. */
     status = caloris_buf_append(settled, brace + 1, n - (size_t)(brace + 1 - json), err);
 out:

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "coordinator/link/job.h"
 #include "proto/jobs.h"
 
 #include <fcntl.h>
@@ -49,12 +50,12 @@ int caloris_logits_body(struct caloris_engine *engine, void *arg, struct caloris
     int rc = -1;
     FILE *in = strcmp(logits->in, "-") == 0 ? stdin : fopen(logits->in, "re");
     if (!in) {
-        caloris_err_sys(err, "%s", logits->in);
+        link_no_file("--logits", logits->in, err);
         goto out;
     }
     sink.fd = open(logits->out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (sink.fd < 0) {
-        caloris_err_sys(err, "%s", logits->out);
+        link_no_file("--out", logits->out, err);
         goto out;
     }
     for (ssize_t n; (n = getline(&line, &size, in)) > 0;) {

@@ -160,7 +160,7 @@ static int open_output(struct offline *o, struct caloris_err *err)
     struct stat in_st, out_st;
     o->out = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (o->out < 0)
-        return caloris_err_sys(err, "%s", path);
+        return link_no_file("--out", path, err);
     if (fstat(o->out, &out_st) < 0 || fstat(fileno(o->in), &in_st) < 0)
         return caloris_err_sys(err, "%s", path);
     if (out_st.st_dev == in_st.st_dev && out_st.st_ino == in_st.st_ino && S_ISREG(in_st.st_mode))
@@ -182,7 +182,7 @@ static int open_input(struct offline *o, struct caloris_err *err)
     }
     o->in = fopen(path, "re");
     if (!o->in)
-        return caloris_err_sys(err, "%s", path);
+        return link_no_file("--jobs", path, err);
     struct stat st;
     if (!o->terminal || fstat(fileno(o->in), &st) < 0 || !S_ISREG(st.st_mode))
         return 0;

@@ -66,7 +66,7 @@ void link_recording_begin(struct link_recorder *recorder, struct link_recording 
     struct caloris_err err;
     *recording =
         (struct link_recording){CALORIS_BUF(2 * CALORIS_JOB_MAX_BYTES), CALORIS_BUF(MAX_RECORDING)};
-    if (recorder->fd >= 0 && caloris_job_settle(json, n, parsed, &recording->job, &err) < 0)
+    if (recorder->fd >= 0 && caloris_job_settle(json, n, parsed, &recording->job, NULL, &err) < 0)
         give_up(recorder, &err);
 }
 

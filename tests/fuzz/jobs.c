@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct caloris_err err;
 
     if (caloris_job_parse((const char *)data, size, &job, &err) == 0 &&
-        caloris_job_settle((const char *)data, size, &job, &settled, &err) == 0 &&
+        caloris_job_settle((const char *)data, size, &job, &settled, NULL, &err) == 0 &&
         settled.size <= CALORIS_JOB_MAX_BYTES &&
         caloris_job_parse((const char *)settled.data, settled.size, &again, &err))
         __builtin_trap();

@@ -183,15 +183,17 @@ static void settles_presets(void **state)
         struct caloris_job job, again;
         struct caloris_err err = {0};
         struct caloris_buf settled = CALORIS_BUF(1 << 10);
+        size_t added;
         const char *json = preset_jobs[i].json;
         if (parse(json, &job, &err) < 0 ||
-            caloris_job_settle(json, strlen(json), &job, &settled, &err) < 0 ||
+            caloris_job_settle(json, strlen(json), &job, &settled, &added, &err) < 0 ||
             parse(settled.data, &again, &err) < 0)
             fail_msg("%s: %s", json, err.text);
         assert_int_equal(job.params.commit, preset_jobs[i].commit);
         assert_int_equal(job.params.cache, preset_jobs[i].cache);
         assert_int_equal(job.params.block_length, preset_jobs[i].block);
         assert_string_equal(settled.data, preset_jobs[i].settled);
+        assert_string_equal(settled.data + 1 + added, strchr(json, '{') + 1);
         assert_memory_equal(&job.params, &again.params, sizeof(job.params));
         caloris_job_free(&job);
         caloris_job_free(&again);

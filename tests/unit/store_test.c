@@ -193,6 +193,42 @@ static void a_key_is_one_job(void **state)
     caloris_store_close(store);
 }
 
+/* What the gateway added to a body tells no jobs apart: a preset may have changed. */
+static void a_key_means_what_was_submitted(void **state)
+{
+    (void)state;
+    static const char before[] = "{\"commit\": \"quota\", \"ids\": [1]}";
+    static const struct {
+        const char *body;
+        size_t added;
+        int known;
+    } again[] = {
+        {before, 19, 1},
+        {"{\"commit\": \"factor\", \"cache\": \"dual\", \"ids\": [1]}", 37, 1},
+        {"{\"ids\": [1]}", 0, 1},
+        {before, 0, 1}, /* as an older version would have stored it */
+        {"{\"commit\": \"factor\", \"ids\": [1]}", 0, -1},
+        {"{\"commit\": \"quota\", \"ids\": [2]}", 19, -1},
+        {"{\"commit\": \"quota\", \"ids\": [1 ]}", 19, -1},
+        {"{\"ids\": [1]}", 13, -1},
+    };
+    struct caloris_store *store = open_store();
+    struct caloris_store_submission s = submission("k", before);
+    struct caloris_err err;
+    uint64_t job, same;
+    s.added_bytes = 19;
+    assert_int_equal(caloris_store_add(store, &s, &job, &err), 0);
+    commit(store);
+    for (size_t i = 0; i < sizeof(again) / sizeof(again[0]); i++) {
+        s = submission("k", again[i].body);
+        s.added_bytes = again[i].added;
+        if (caloris_store_known(store, &s, &same, &err) != again[i].known)
+            fail_msg("%s, %zu added", again[i].body, again[i].added);
+        assert_true(again[i].known < 0 || same == job);
+    }
+    caloris_store_close(store);
+}
+
 static void a_drawn_seed_stays_with_its_job(void **state)
 {
     (void)state;
@@ -502,10 +538,15 @@ int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        CASE(only_what_was_committed_survives), CASE(a_key_is_one_job),
-        CASE(a_drawn_seed_stays_with_its_job),  CASE(jobs_end_once),
-        CASE(queued_jobs_are_found_in_order),   CASE(progress_lasts_as_long_as_its_job),
-        CASE(one_gateway_per_directory),        CASE(bad_places_are_refused),
+        CASE(only_what_was_committed_survives),
+        CASE(a_key_is_one_job),
+        CASE(a_key_means_what_was_submitted),
+        CASE(a_drawn_seed_stays_with_its_job),
+        CASE(jobs_end_once),
+        CASE(queued_jobs_are_found_in_order),
+        CASE(progress_lasts_as_long_as_its_job),
+        CASE(one_gateway_per_directory),
+        CASE(bad_places_are_refused),
         CASE(a_full_disk_loses_nothing),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);

@@ -147,8 +147,9 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
      * it. */
     struct caloris_buf body = CALORIS_BUF(CALORIS_JOB_MAX_BYTES);
     int rc = -1;
+    size_t added;
     if (caloris_job_settle((const char *)submit->job_json.data, submit->job_json.len, job, &body,
-                           err) < 0)
+                           &added, err) < 0)
         goto out;
     const uint64_t now_ms = caloris_time_wall_ms();
     const struct caloris_store_submission submission = {
@@ -157,6 +158,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         .key_bytes = submit->key.len,
         .body = body.data,
         .body_bytes = body.size,
+        .added_bytes = added,
         .id = job->id,
         .seed = job->params.seed < 0 ? (int64_t)caloris_rng_fresh_seed() : -1,
         .model = job->model,

@@ -80,6 +80,9 @@ static const char *const steps[] = {
     /* 3: where unfinished jobs stand. */
     "CREATE TABLE hand_overs (job INTEGER PRIMARY KEY, block INTEGER NOT NULL,"
     "  hand_over BLOB NOT NULL);",
+
+    /* 4: how much of a body the submitter did not write: the bytes behind its brace. */
+    "ALTER TABLE jobs ADD COLUMN added INTEGER NOT NULL DEFAULT 0;",
 };
 enum { NEWEST = sizeof(steps) / sizeof(steps[0]) };
 

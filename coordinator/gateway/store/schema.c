@@ -23,9 +23,9 @@ static const char *const statements[STORE_STATEMENTS] = {
     [STORE_COMMIT] = "COMMIT",
     [STORE_ROLLBACK] = "ROLLBACK",
     [STORE_ADD] = "INSERT INTO jobs (state, submitted_ms, seed, id, key, user, model, priority,"
-                  " deadline_ms) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                  " deadline_ms, added) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [STORE_ADD_BODY] = "INSERT INTO bodies VALUES (?1, ?2)",
-    [STORE_BY_KEY] = "SELECT job, body FROM jobs JOIN bodies USING (job)"
+    [STORE_BY_KEY] = "SELECT job, body, added FROM jobs JOIN bodies USING (job)"
                      " WHERE user = ?1 AND key = ?2",
     [STORE_FINISH] = "UPDATE jobs SET state = ?2, started_ms = ?3, finished_ms = ?4, code = ?5,"
                      " text = ?6 WHERE job = ?1 AND state = 1",

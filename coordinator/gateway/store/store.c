@@ -158,6 +158,20 @@ static int run_second(struct caloris_store *store, enum store_statement which, u
     return -1;
 }
 
+/* The same job, by what its submitter wrote. What older versions stored does not say which part
+ * that is: they count by the whole. */
+static bool is_same(const struct caloris_store_submission *a,
+                    const struct caloris_store_submission *b)
+{
+    const size_t written = a->body_bytes - a->added_bytes;
+    if (a->body_bytes == b->body_bytes && memcmp(a->body, b->body, a->body_bytes) == 0)
+        return true;
+    return a->added_bytes < a->body_bytes && b->added_bytes < b->body_bytes &&
+           b->body_bytes - b->added_bytes == written &&
+           memcmp((const char *)a->body + 1 + a->added_bytes,
+                  (const char *)b->body + 1 + b->added_bytes, written - 1) == 0;
+}
+
 int caloris_store_known(struct caloris_store *store, const struct caloris_store_submission *s,
                         uint64_t *job, struct caloris_err *err)
 {
@@ -169,14 +183,17 @@ int caloris_store_known(struct caloris_store *store, const struct caloris_store_
         rc = 0;
     if (rc == SQLITE_ROW) {
         *job = column_number(q, 0);
-        const void *body = sqlite3_column_blob(q, 1);
-        bool same = (size_t)sqlite3_column_bytes(q, 1) == s->body_bytes &&
-                    memcmp(body, s->body, s->body_bytes) == 0;
-        rc = same ? 1
-                  : caloris_err_set(err, CALORIS_BAD_REQUEST,
-                                    "key: job %" PRIu64 " was submitted with this key and another "
-                                    "body",
-                                    *job);
+        const struct caloris_store_submission before = {
+            .body = sqlite3_column_blob(q, 1),
+            .body_bytes = (size_t)sqlite3_column_bytes(q, 1),
+            .added_bytes = (size_t)column_number(q, 2),
+        };
+        rc = is_same(&before, s)
+                 ? 1
+                 : caloris_err_set(err, CALORIS_BAD_REQUEST,
+                                   "key: job %" PRIu64 " was submitted with this key and another "
+                                   "body",
+                                   *job);
     }
     done(store, STORE_BY_KEY);
     return rc;
@@ -197,6 +214,7 @@ int caloris_store_add(struct caloris_store *store, const struct caloris_store_su
     bind_text(q, 6, s->model ? s->model : "");
     sqlite3_bind_int(q, 7, s->priority);
     bind_number(q, 8, s->deadline_ms);
+    bind_number(q, 9, s->added_bytes);
     if (run(store, STORE_ADD, "adding a job", err) < 0)
         return -1;
     *job = (uint64_t)sqlite3_last_insert_rowid(store->db);

@@ -83,13 +83,15 @@ struct caloris_store_submission {
     size_t key_bytes;
     const void *body; /* [body_bytes]: the JSON object, settled (proto/jobs.h) */
     size_t body_bytes;
-    const char *id;    /* NULL: none */
-    int64_t seed;      /* drawn for a body that names none; -1: it names one */
-    const char *model; /* NULL: any */
+    size_t added_bytes; /* behind the brace: what the submitter did not write */
+    const char *id;     /* NULL: none */
+    int64_t seed;       /* drawn for a body that names none; -1: it names one */
+    const char *model;  /* NULL: any */
     int32_t priority;
     uint64_t now_ms, deadline_ms;
 };
-/* 1 and *job: the user's key is known with the same body; 0: it is not known. Known with another
+/* 1 and *job: the user's key is known with the same body, as submitted: what was added may differ,
+ * as when a preset changed meanwhile; 0: it is not known. Known with another
  * body is BAD_REQUEST. */
 int caloris_store_known(struct caloris_store *store,
                         const struct caloris_store_submission *submission, uint64_t *job,
