@@ -1,8 +1,8 @@
 /* bench_queue [--dir DIR] [--seconds S] [--queued N]: the gateway's queue, as CSV on stdout.
  *
  *   fdatasync   a loop of 4 KiB appended and synced: what the disk of DIR gives
- *   submit      jobs accepted, one per message, each client waiting for its answer; aims: one client
- *               p50 <= 2 x fdatasync + 0.5 ms, 128 clients >= 5000/s
+ *   submit      jobs accepted, one per message, each client waiting for its answer; aims: one
+ *               client p50 <= 2 x fdatasync + 0.5 ms, 128 clients >= 5000/s
  *   start       seconds until a gateway is ready with so many jobs queued, and its memory
  *   lease       the next job found, marked and read, with so many jobs queued; aim: p99 < 5 ms
  *
