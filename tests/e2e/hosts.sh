@@ -6,6 +6,7 @@
 #   hosts_mpirun ARGS…     mpirun on n1, over all hosts, $HOSTS_SLOTS (2) ranks to a host; n1 is filled first
 #   hosts_run HOST CMD…    a command on one host
 #   hosts_cut HOST         pulls its cable; hosts_mend HOST puts it in again
+#   $HOSTS_AGENT           what mpirun calls in place of ssh
 #   hosts_down             takes them down; also runs on EXIT, before a trap that was set earlier
 #
 # All live in one PID namespace, the "cluster". Killing its first process kills everything that was ever started in it,
@@ -78,6 +79,7 @@ _hosts_write_agent()
 while [[ \$1 == -* ]]; do shift; done
 host=\$1
 shift
+[ ! -e "$_hosts_dir/\$host.cut" ] || { echo "\$host: no route to host" >&2; exit 255; }
 exec nsenter -t "\$(cat "$_hosts_dir/\$host.pid")" -n -u -m sh -c "\$*"
 AGENT
     chmod +x "$_hosts_dir/agent"
@@ -93,6 +95,8 @@ hosts_up()
     # shellcheck disable=SC2064 # the earlier trap is meant as it is now
     trap "hosts_down; ${3:-:}" EXIT
     _hosts_write_agent
+    # shellcheck disable=SC2034 # for those who source this
+    HOSTS_AGENT=$_hosts_dir/agent
     # shellcheck disable=SC2016 # expanded by the inner shell
     setpriv --pdeathsig KILL unshare -n -m -p -f --kill-child --mount-proc \
         bash -c '. "$1"; _hosts_cluster "$2" "$3"' cluster "$HOSTS_LIBRARY" "$_hosts_dir" "$n" \
@@ -133,9 +137,10 @@ hosts_mpirun()
         hosts_run n1 mpirun --allow-run-as-root --host "$list" --wdir "$PWD" "$@"
 }
 
+# Who is cut off cannot be logged into, either: the agent says so.
 _hosts_port() { nsenter -t "$_hosts_cluster_pid" -n ip link set "port${1#n}" "$2"; }
-hosts_cut() { _hosts_port "$1" down; }
-hosts_mend() { _hosts_port "$1" up; }
+hosts_cut() { : >"$_hosts_dir/$1.cut" && _hosts_port "$1" down; }
+hosts_mend() { rm -f "$_hosts_dir/$1.cut" && _hosts_port "$1" up; }
 
 hosts_down()
 {

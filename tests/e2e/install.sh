@@ -14,6 +14,7 @@ cat >"$WORK/wanted" <<'EOF'
 ./bin/caloris
 ./bin/caloris-engine
 ./bin/caloris-gateway
+./bin/caloris-run-group
 ./share/caloris/caloris.conf
 ./share/caloris/models/tinycoder/README.md
 ./share/caloris/models/tinycoder/config.json

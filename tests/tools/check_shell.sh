@@ -8,7 +8,7 @@ if ! command -v shellcheck >/dev/null; then
     exit 77
 fi
 mapfile -t scripts < <(
-    find deploy tests -name '*.sh' -o -name '*.sbatch' | LC_ALL=C sort
+    find deploy tests -name '*.sh' -o -name '*.sbatch' -o -name run-group | LC_ALL=C sort
     find .ci -type f
 )
 shellcheck "${scripts[@]}"
