@@ -304,6 +304,21 @@ caloris_answer *caloris_client_cluster(struct caloris_client *client, struct cal
     return call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_CLUSTER, err);
 }
 
+int caloris_client_drain(struct caloris_client *client, const char *group, bool hand_back,
+                         struct caloris_err *err)
+{
+    Caloris__Wire__ClientToGateway message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    Caloris__Wire__DrainGroup drain = CALORIS__WIRE__DRAIN_GROUP__INIT;
+    drain.name = (char *)(uintptr_t)group;
+    drain.has_hand_back = 1;
+    drain.hand_back = hand_back;
+    message.body_case = CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_DRAIN;
+    message.drain = &drain;
+    caloris_answer *answer = call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_OK, err);
+    caloris_answer_free(answer);
+    return answer ? 0 : -1;
+}
+
 /* ---- watching -------------------------------------------------------------------------------- */
 
 static struct watch *find_watch(struct caloris_client *client, uint64_t job)

@@ -81,6 +81,10 @@ caloris_answer *caloris_client_list(struct caloris_client *client, bool finished
                                     uint64_t before, struct caloris_err *err); /* ->list */
 caloris_answer *caloris_client_cluster(struct caloris_client *client,
                                        struct caloris_err *err); /* ->cluster */
+/* The group leases no more, finishes what it holds (hand_back: or hands it back) and leaves.
+ * NOT_FOUND: no such group. */
+int caloris_client_drain(struct caloris_client *client, const char *group, bool hand_back,
+                         struct caloris_err *err);
 int caloris_client_cancel(struct caloris_client *client, uint64_t job, struct caloris_err *err);
 
 bool caloris_state_is_final(Caloris__Wire__JobState state);

@@ -38,7 +38,8 @@ struct values {
     bool resume, json, profile;
     int64_t comm, log_level, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens, row_budget;
-    uint64_t redial_ms, silent_ms, stands_ms;
+    uint64_t redial_ms, silent_ms, stands_ms, end_margin_ms;
+    int64_t end_s;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -85,6 +86,22 @@ static const struct caloris_option options[] = {
      .default_text = "10m",
      .argument = "TIME",
      .help = "serve: how long a lost gateway is redialled before the group gives up"},
+    {.name = "end-time",
+     .type = CALORIS_OPTION_INT,
+     .offset = AT(end_s),
+     .default_text = "0",
+     .min = 0,
+     .max = 1e12,
+     .argument = "SECONDS",
+     .help = "serve: when this machine is taken away, in seconds since 1970; 0: what Slurm says "
+             "(SLURM_JOB_END_TIME), if anything. Jobs that are not likely to be done by then are "
+             "not taken"},
+    {.name = "end-margin",
+     .type = CALORIS_OPTION_DURATION,
+     .offset = AT(end_margin_ms),
+     .default_text = "1m",
+     .argument = "TIME",
+     .help = "serve: so long before the end what is not done is handed back, and the group leaves"},
     {.name = "rank-silent",
      .type = CALORIS_OPTION_DURATION,
      .offset = AT(silent_ms),
@@ -445,6 +462,14 @@ static void leave_signals_to_rank_0(void)
         signal(asked_to_leave[i], SIG_IGN);
 }
 
+/* When Slurm takes the machine away, unless it was said otherwise; since 1970. */
+static uint64_t end_of_allocation_ms(const struct values *v)
+{
+    const char *slurm = getenv("SLURM_JOB_END_TIME");
+    const long long said = v->end_s > 0 ? v->end_s : slurm ? atoll(slurm) : 0;
+    return said > 0 && said < LLONG_MAX / 1000 ? (uint64_t)said * 1000 : 0;
+}
+
 static int run(const struct values *v, enum verb verb)
 {
     struct caloris_err err = {0};
@@ -490,7 +515,9 @@ static int run(const struct values *v, enum verb verb)
         .serve = {.model_dir = v->model,
                   .gateway = serves(v) ? &gateway : NULL,
                   .name = v->name,
-                  .redial_ms = v->redial_ms},
+                  .redial_ms = v->redial_ms,
+                  .end_ms = end_of_allocation_ms(v),
+                  .end_margin_ms = v->end_margin_ms},
         .logits = {.in = v->logits, .out = v->out},
         .doctor = {.model_dir = v->model, .json = v->json, .to = stdout},
     };

@@ -43,6 +43,8 @@ struct flags {
     char *out, *errors, *shard;
     bool resume;
     int64_t window;
+    /* group */
+    bool wait, hand_back;
     /* list */
     bool all, no_header;
     int64_t limit;
@@ -189,6 +191,7 @@ int verb_list(struct invocation *in);
 int verb_show(struct invocation *in);
 int verb_results(struct invocation *in);
 int verb_cancel(struct invocation *in);
+int verb_group(struct invocation *in);
 int verb_cluster(struct invocation *in);
 int verb_presets(struct invocation *in);
 int verb_keygen(struct invocation *in);
@@ -197,6 +200,7 @@ int verb_keygen(struct invocation *in);
 int verb_engine(int argc, char **argv);
 
 extern const struct caloris_option up_options[], run_options[], submit_options[], follow_options[],
-    list_options[], presets_options[], replay_options[], batch_options[], keygen_options[];
+    list_options[], group_options[], presets_options[], replay_options[], batch_options[],
+    keygen_options[];
 
 #endif

@@ -126,28 +126,3 @@ int verb_cancel(struct invocation *in)
     caloris_client_close(client);
     return rc;
 }
-
-int verb_cluster(struct invocation *in)
-{
-    struct caloris_err err = {0};
-    caloris_answer *answer = NULL;
-    int rc = EXIT_DONE;
-    struct caloris_client *client = cmd_connect(in, &err);
-    if (client)
-        answer = caloris_client_cluster(client, &err);
-    if (!answer) {
-        rc = cmd_fail(in, &err);
-    } else if (in->flags.json) {
-        rc = cmd_print_json(in, cmd_cluster_json(answer->cluster));
-    } else {
-        cmd_cluster_table(answer->cluster, true);
-        if (!in->flags.quiet)
-            cmd_say(in, "%s: %zu group%s, %" PRIu64 " jobs queued, %" PRIu64 " running",
-                    caloris_client_agent(client), answer->cluster->n_groups,
-                    answer->cluster->n_groups == 1 ? "" : "s", answer->cluster->queued,
-                    answer->cluster->running);
-    }
-    caloris_answer_free(answer);
-    caloris_client_close(client);
-    return rc;
-}

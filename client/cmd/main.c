@@ -52,7 +52,13 @@ static const struct verb verbs[] = {
     {"cancel", "JOB…", 1, MAX_OPERANDS, WANTS_GATEWAY, "cancel jobs",
      "Cancels jobs. A job that has ended stays as it is.", NULL, verb_cancel},
     {"cluster", NULL, 0, 0, WANTS_GATEWAY, "the groups that serve",
-     "A table of the groups that are connected to the gateway.", NULL, verb_cluster},
+     "A table of the groups that are connected to the gateway: \"caloris group list\".", NULL,
+     verb_cluster},
+    {"group", "list | drain NAME", 1, 2, WANTS_GATEWAY, "list groups, or tell one to leave",
+     "list: a table of the groups that are connected to the gateway. drain: the group of this name "
+     "leases no more, finishes the jobs it holds (with --hand-back it gives them back to the queue "
+     "behind its step) and leaves.",
+     group_options, verb_group},
     {"presets", NULL, 0, 0, WANTS_NOTHING, "the named sets of decoding fields",
      "Prints what each value of --preset stands for: fields of a job that it leaves open are the "
      "preset's.",

@@ -114,6 +114,17 @@ json_t *cmd_list_json(const Caloris__Wire__JobList *list)
     return object;
 }
 
+static const char *group_state_name(const Caloris__Wire__GroupStatus *group)
+{
+    static const char *const names[] = {
+        [CALORIS__WIRE__GROUP_STATE__SERVING] = "serving",
+        [CALORIS__WIRE__GROUP_STATE__DRAINING] = "draining",
+        [CALORIS__WIRE__GROUP_STATE__SILENT] = "silent",
+    };
+    const size_t n = sizeof(names) / sizeof(names[0]);
+    return group->has_state && (size_t)group->state < n ? names[group->state] : "serving";
+}
+
 json_t *cmd_cluster_json(const Caloris__Wire__Cluster *cluster)
 {
     json_t *object = json_object(), *groups = json_array();
@@ -127,6 +138,9 @@ json_t *cmd_cluster_json(const Caloris__Wire__Cluster *cluster)
         put(group, "running", integer(from->running));
         put(group, "capacity", integer(from->capacity));
         put(group, "silent_ms", integer(from->silent_ms));
+        put(group, "state", json_string(group_state_name(from)));
+        put(group, "age_ms", from->has_age_ms ? integer(from->age_ms) : json_null());
+        put(group, "version", text_or_null(from->version));
         json_array_append_new(groups, group);
     }
     put(object, "groups", groups);
@@ -239,14 +253,17 @@ void cmd_list_table(const Caloris__Wire__JobList *list, bool header)
 void cmd_cluster_table(const Caloris__Wire__Cluster *cluster, bool header)
 {
     if (header)
-        printf("%-24s %-24s %-16s %5s %7s %8s %10s\n", "GROUP", "MODEL", "HOST", "RANKS", "RUNNING",
-               "CAPACITY", "HEARD");
+        printf("%-24s %-8s %-20s %-16s %5s %9s %10s %s\n", "GROUP", "STATE", "MODEL", "HOST",
+               "RANKS", "RUNNING", "AGE", "VERSION");
     for (size_t i = 0; i < cluster->n_groups; i++) {
         const Caloris__Wire__GroupStatus *group = cluster->groups[i];
-        char name[65], model[65], host[65];
-        printf("%-24s %-24s %-16s %5u %7u %8u %7.1f s\n", shown(group->name, name, sizeof(name)),
+        char name[65], model[65], host[65], version[65], running[32];
+        snprintf(running, sizeof(running), "%u/%u", group->running, group->capacity);
+        printf("%-24s %-8s %-20s %-16s %5u %9s %8" PRIu64 " s %s\n",
+               shown(group->name, name, sizeof(name)), group_state_name(group),
                shown(group->model, model, sizeof(model)), shown(group->host, host, sizeof(host)),
-               group->ranks, group->running, group->capacity, (double)group->silent_ms / 1000);
+               group->ranks, running, group->age_ms / 1000,
+               shown(group->version ? group->version : "", version, sizeof(version)));
     }
 }
 

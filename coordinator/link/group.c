@@ -154,11 +154,13 @@ int group_send_hello(struct group_socket *s, const struct group_identity *who,
     return send_held(s, &hello, held, n, err);
 }
 
-int group_send_beat(struct group_socket *s, uint32_t room, struct caloris_err *err)
+int group_send_beat(struct group_socket *s, uint32_t room, bool draining, struct caloris_err *err)
 {
     Caloris__Wire__GroupBeat beat = CALORIS__WIRE__GROUP_BEAT__INIT;
     Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
     beat.free = room;
+    beat.has_draining = 1;
+    beat.draining = draining;
     message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_BEAT;
     message.beat = &beat;
     return send(s, &message, err);

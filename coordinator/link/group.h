@@ -22,6 +22,7 @@ struct group_job {
     bool dropped; /* the gateway wants it no more: it goes when the schedule lets go of it */
     char *result; /* finished: the JSON */
     size_t result_bytes;
+    uint64_t taken_ms;            /* when it came */
     uint64_t sent_ms;             /* when the result was last sent */
     uint64_t seq;                 /* of the last progress sent */
     struct caloris_stand *stands; /* [job.best] where its candidates stand; NULL: nowhere yet */
@@ -50,7 +51,8 @@ struct group_identity {
 };
 int group_send_hello(struct group_socket *socket, const struct group_identity *who,
                      const struct group_job *held, struct caloris_err *err);
-int group_send_beat(struct group_socket *socket, uint32_t room, struct caloris_err *err);
+int group_send_beat(struct group_socket *socket, uint32_t room, bool draining,
+                    struct caloris_err *err);
 int group_send_result(struct group_socket *socket, const struct group_job *job,
                       struct caloris_err *err);
 int group_send_give_back(struct group_socket *socket, const struct group_job *job,

@@ -39,14 +39,17 @@ struct caloris_offline {
 };
 int caloris_offline_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 
-/* Serving: a group of a gateway, until drained (SIGUSR1, SIGTERM, SIGINT) or the gateway stays away
- * for redial_ms. */
+/* Serving: a group of a gateway, until it is told to leave (SIGUSR1, SIGTERM, SIGINT; the gateway;
+ * the end of its time) or the gateway stays away for redial_ms. 0: an administrator drained it.
+ * AGAIN: it was a signal or the end of its time, and work may have been handed back. */
 struct caloris_serve_options {
     const char *model_dir;
     const struct caloris_address *gateway; /* its endpoint for groups; proto/cluster.h */
     const char *name;                      /* of this group; NULL: host and process */
     size_t row_budget;                     /* rows that a step is filled up to */
     uint64_t redial_ms;                    /* how long a lost gateway is redialled: 10 minutes */
+    uint64_t end_ms;        /* since 1970: when this allocation ends; 0: it does not */
+    uint64_t end_margin_ms; /* before that, everything is handed back */
 };
 int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 

@@ -11,6 +11,7 @@
 #include "coordinator/link/group.h"
 #include "coordinator/link/hand_over.h"
 #include "coordinator/link/signals.h"
+#include "coordinator/link/time_limit.h"
 #include "proto/caloris.pb-c.h"
 #include "proto/wire.h"
 
@@ -39,9 +40,13 @@ struct serve {
     struct group_job *jobs;
     size_t held;
     int signals;
-    bool welcome;  /* the gateway knows us */
-    bool answered; /* it did at some time */
-    bool draining, ended;
+    bool welcome;   /* the gateway knows us */
+    bool answered;  /* it did at some time */
+    bool draining;  /* takes no more jobs */
+    bool abandoned; /* and hands back those it has */
+    bool asked;     /* by an administrator, not by whoever gave it the machine */
+    bool ended;
+    struct link_time_limit time;
     uint64_t beat_ms, lost_ms;
     uint64_t heard_ms, said_ms; /* last word from the gateway, last to it */
     struct caloris_err err;
@@ -81,7 +86,7 @@ static int say_beat(struct serve *s, struct caloris_err *err)
     const uint32_t room =
         s->draining || s->held >= s->who.capacity ? 0 : s->who.capacity - (uint32_t)s->held;
     s->said_ms = now_ms();
-    return group_send_beat(&s->socket, room, err);
+    return group_send_beat(&s->socket, room, s->draining, err);
 }
 
 static int send_result(struct serve *s, struct group_job *job, struct caloris_err *err)
@@ -188,6 +193,21 @@ static int submit(struct serve *s, struct group_job *job, struct caloris_request
     return caloris_schedule_submit(s->schedule, request, why);
 }
 
+/* No jobs any more. Those that are here are done first (hand_back: go back behind this step); then
+ * the schedule ends, and the group with it. May be said again, more strongly. */
+static int drain(struct serve *s, bool hand_back, const char *why, struct caloris_err *err)
+{
+    if (s->abandoned || (s->draining && !hand_back))
+        return 0;
+    caloris_log(CALORIS_LOG_WARN, "%s: %s %zu jobs%s, then leaving", why,
+                hand_back ? "handing" : "finishing", s->held,
+                hand_back ? " back behind this step" : "");
+    s->draining = true;
+    s->abandoned = hand_back;
+    caloris_schedule_close(s->schedule, hand_back);
+    return s->welcome ? say_beat(s, err) : 0;
+}
+
 static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct caloris_err *err)
 {
     struct group_job *job = find(s, lease->job);
@@ -197,6 +217,7 @@ static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct
     if (!job)
         return caloris_err_sys(err, "job %" PRIu64, lease->job);
     job->number = lease->job;
+    job->taken_ms = now_ms();
     job->lease = (struct group_lease){lease->lease->epoch, lease->lease->counter};
     job->next = s->jobs;
     s->jobs = job;
@@ -309,6 +330,9 @@ static int take_message(struct serve *s, const Caloris__Wire__GatewayToGroup *me
         if (current(job, message->follow->lease->lease) && !job->finished)
             caloris_schedule_follow(s->schedule, job, message->follow->canvas);
         return 0;
+    case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_DRAIN:
+        s->asked = s->asked || !s->draining;
+        return drain(s, message->drain->hand_back, "drained by an administrator", err);
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_HELLO_AGAIN:
         s->welcome = false;
         s->said_ms = 0;
@@ -380,6 +404,7 @@ static int take_event(struct serve *s, struct caloris_event *event, struct calor
     case CALORIS_EVENT_STAND:
         return take_stand(s, event, err);
     case CALORIS_EVENT_FINISHED:
+        link_time_limit_learn(&s->time, now_ms() - job->taken_ms);
         if (job->dropped)
             drop(s, job);
         else
@@ -413,17 +438,23 @@ static int take_events(struct serve *s, struct caloris_err *err)
 
 /* ---- the thread ------------------------------------------------------------------------------ */
 
-static void take_signals(struct serve *s)
+static int take_signals(struct serve *s, struct caloris_err *err)
 {
     int signal;
     while ((signal = link_signals_next(s->signals)) != 0) {
-        if (s->draining)
-            continue;
-        caloris_log(CALORIS_LOG_WARN, "%s: handing %zu jobs back behind this step",
-                    strsignal(signal), s->held);
-        s->draining = true;
-        caloris_schedule_close(s->schedule, true);
+        s->asked = false;
+        if (drain(s, true, strsignal(signal), err) < 0)
+            return -1;
     }
+    return 0;
+}
+
+static int mind_the_end(struct serve *s, struct caloris_err *err)
+{
+    const enum link_time time = link_time_limit_ask(&s->time, caloris_time_wall_ms());
+    if (time == LINK_TIME_ENOUGH)
+        return 0;
+    return drain(s, time == LINK_TIME_OVER, "the allocation ends", err);
 }
 
 /* Hello until we are known, beats from then on; a gateway that stays silent is greeted anew. */
@@ -461,8 +492,8 @@ static int coordinate(struct serve *s, struct caloris_err *err)
         const long wait = (long)(s->welcome ? s->beat_ms : HELLO_EVERY_MS) / 2;
         if (zmq_poll(items, 3, wait) < 0 && errno != EINTR)
             return caloris_err_set(err, CALORIS_INTERNAL, "poll: %s", zmq_strerror(errno));
-        take_signals(s);
-        if (take_events(s, err) < 0 || take_messages(s, err) < 0 ||
+        if (take_signals(s, err) < 0 || mind_the_end(s, err) < 0 || take_events(s, err) < 0 ||
+            take_messages(s, err) < 0 ||
             group_check_connection(&s->socket, s->options->gateway, s->answered, err) < 0 ||
             keep_touch(s, err) < 0)
             return -1;
@@ -508,7 +539,12 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
     const struct caloris_serve_options *options = arg;
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
     struct serve s = {
-        .options = options, .signals = -1, .beat_ms = DEFAULT_BEAT_MS, .lost_ms = DEFAULT_LOST_MS};
+        .options = options,
+        .signals = -1,
+        .beat_ms = DEFAULT_BEAT_MS,
+        .lost_ms = DEFAULT_LOST_MS,
+        .time = {.end_ms = options->end_ms, .margin_ms = options->end_margin_ms},
+    };
     char host[256], name[300], model[256];
     int rc = -1;
     gethostname(host, sizeof(host));
@@ -545,7 +581,7 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
         *err = s.err;
         rc = -1;
     }
-    if (rc == 0 && s.draining)
+    if (rc == 0 && s.draining && !s.asked)
         rc = caloris_err_set(err, CALORIS_AGAIN, "drained: everything was handed back");
 out:
     while (s.jobs)

@@ -414,6 +414,10 @@ static int take_cluster(struct caloris_broker *b, struct client *client, const r
             status->running = group->n_held;
             status->capacity = group->capacity;
             status->silent_ms = b->now_ms - group->heard_ms;
+            status->has_state = status->has_age_ms = true;
+            status->state = groups_state(b, group);
+            status->age_ms = b->now_ms - group->joined_ms;
+            status->version = group->version;
             pointers[cluster.n_groups++] = status;
         }
         cluster.groups = pointers;
@@ -429,6 +433,21 @@ static int take_cluster(struct caloris_broker *b, struct client *client, const r
     free(pointers);
     free(groups);
     return rc;
+}
+
+static int take_drain(struct caloris_broker *b, struct client *client, const request *message,
+                      struct caloris_err *err)
+{
+    const Caloris__Wire__DrainGroup *drain = message->drain;
+    if (groups_drain(b, drain->name, drain->has_hand_back && drain->hand_back, err) < 0)
+        return -1;
+    to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    Caloris__Wire__Nothing ok = CALORIS__WIRE__NOTHING__INIT;
+    answer.request = message->request;
+    answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_OK;
+    answer.ok = &ok;
+    answer_client(b, &client->peer, &answer);
+    return 0;
 }
 
 static int take_ping(struct caloris_broker *b, struct client *client, const request *message,
@@ -469,6 +488,7 @@ static const struct {
     {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_UNWATCH, "unwatch", take_unwatch, 0, false},
     {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST, "list", take_list, READ, false},
     {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CLUSTER, "cluster", take_cluster, LOOK, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_DRAIN, "drain", take_drain, RIGHT_ADMIN, false},
 };
 
 static int take(struct caloris_broker *b, const struct caloris_peer *peer, const request *message,

@@ -163,7 +163,8 @@ static int check_word(const char *what, const char *text, struct caloris_err *er
 static int check_hello(const Caloris__Wire__GroupHello *hello, struct caloris_err *err)
 {
     if (check_word("name", hello->name, err) < 0 || check_word("model", hello->model, err) < 0 ||
-        check_word("host", hello->host, err) < 0)
+        check_word("host", hello->host, err) < 0 ||
+        (hello->hello->agent && check_word("agent", hello->hello->agent, err) < 0))
         return -1;
     if (hello->capacity < 1 || hello->capacity > BROKER_MAX_CAPACITY)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "capacity: %u; it must be 1 to %d",
@@ -291,6 +292,7 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
             return caloris_err_sys(err, "group %s", hello->name);
         group->peer = *peer;
         group->who = who;
+        group->joined_ms = b->now_ms;
         group->next = b->groups;
         b->groups = group;
         b->n_groups++;
@@ -298,6 +300,8 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     snprintf(group->name, sizeof(group->name), "%s", hello->name);
     snprintf(group->model, sizeof(group->model), "%s", hello->model);
     snprintf(group->host, sizeof(group->host), "%s", hello->host);
+    snprintf(group->version, sizeof(group->version), "%s",
+             hello->hello->agent ? hello->hello->agent : "unknown");
     group->instance = hello->instance;
     group->ranks = hello->ranks;
     group->capacity = hello->capacity;
@@ -315,6 +319,35 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     caloris_log(CALORIS_LOG_INFO,
                 "group %s: model %s, %u ranks on %s, room for %u; it holds %u jobs", group->name,
                 group->model, group->ranks, group->host, group->capacity, group->n_held);
+    return 0;
+}
+
+/* ---- what administrators see and say ---- */
+
+Caloris__Wire__GroupState groups_state(const struct caloris_broker *b, const struct group *group)
+{
+    if (group->cut_off || b->now_ms - group->heard_ms > 2 * b->options.beat_ms)
+        return CALORIS__WIRE__GROUP_STATE__SILENT;
+    return group->draining ? CALORIS__WIRE__GROUP_STATE__DRAINING
+                           : CALORIS__WIRE__GROUP_STATE__SERVING;
+}
+
+int groups_drain(struct caloris_broker *b, const char *name, bool hand_back,
+                 struct caloris_err *err)
+{
+    to_group message = CALORIS__WIRE__GATEWAY_TO_GROUP__INIT;
+    Caloris__Wire__Drain drain = CALORIS__WIRE__DRAIN__INIT;
+    struct group *group = find_name(b, name);
+    if (!group)
+        return caloris_err_set(err, CALORIS_NOT_FOUND, "no group is called %.128s", name);
+    drain.hand_back = hand_back;
+    message.body_case = CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_DRAIN;
+    message.drain = &drain;
+    if (answer_group(b, group, &message) < 0)
+        return caloris_err_set(err, CALORIS_AGAIN, "group %s cannot be reached now", name);
+    caloris_log(CALORIS_LOG_INFO, "group %s is told to leave", name);
+    group->free = 0;
+    group->draining = true;
     return 0;
 }
 
@@ -432,7 +465,8 @@ static int take_beat(struct caloris_broker *b, struct group *group, const word *
     (void)b;
     (void)err;
     group->free = message->beat->free;
-    group->draining = group->free == 0 && group->n_held < group->capacity;
+    group->draining = (message->beat->has_draining && message->beat->draining) ||
+                      (group->free == 0 && group->n_held < group->capacity);
     return 0;
 }
 

@@ -89,10 +89,13 @@ struct group {
     const struct caloris_identity *who;
     struct caloris_peer peer;
     char name[BROKER_MAX_NAME + 1], model[BROKER_MAX_NAME + 1], host[BROKER_MAX_NAME + 1];
-    uint64_t instance; /* which process this is, as it says; 0: it does not */
+    char version[BROKER_MAX_NAME + 1]; /* of the program */
+    uint64_t instance;                 /* which process this is, as it says; 0: it does not */
     uint32_t ranks, capacity;
     uint32_t free;      /* leases it would take now, as far as we know */
-    bool draining;      /* its last beat wanted nothing though it holds less than it could */
+    bool draining;      /* says that it takes no more, or wanted nothing in its last beat though it
+                           holds less than it could */
+    uint64_t joined_ms; /* when it dialled in */
     bool cut_off;       /* its connection is gone */
     bool clearing;      /* gets nothing until it is empty, then a job that must be alone */
     uint64_t idle_turn; /* the last turn in which nothing waited for its model */
@@ -272,6 +275,10 @@ void groups_watch_over(struct caloris_broker *b);
 void groups_forget_all(struct caloris_broker *b);
 /* What it holds goes back to the queue, and counts no crash. */
 void groups_expel(struct caloris_broker *b, struct group *group);
+/* Tells a group to leave. NOT_FOUND. */
+int groups_drain(struct caloris_broker *b, const char *name, bool hand_back,
+                 struct caloris_err *err);
+Caloris__Wire__GroupState groups_state(const struct caloris_broker *b, const struct group *group);
 struct group *groups_find(const struct caloris_broker *b, const struct caloris_peer *peer);
 /* The job is nobody's from now on. */
 void groups_unlease(struct caloris_broker *b, struct live *live);
