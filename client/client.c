@@ -304,6 +304,15 @@ caloris_answer *caloris_client_cluster(struct caloris_client *client, struct cal
     return call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_CLUSTER, err);
 }
 
+caloris_answer *caloris_client_metrics(struct caloris_client *client, struct caloris_err *err)
+{
+    Caloris__Wire__ClientToGateway message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
+    message.body_case = CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_METRICS;
+    message.metrics = &nothing;
+    return call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_METRICS, err);
+}
+
 int caloris_client_drain(struct caloris_client *client, const char *group, bool hand_back,
                          struct caloris_err *err)
 {

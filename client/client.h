@@ -81,6 +81,8 @@ caloris_answer *caloris_client_list(struct caloris_client *client, bool finished
                                     uint64_t before, struct caloris_err *err); /* ->list */
 caloris_answer *caloris_client_cluster(struct caloris_client *client,
                                        struct caloris_err *err); /* ->cluster */
+caloris_answer *caloris_client_metrics(struct caloris_client *client,
+                                       struct caloris_err *err); /* ->metrics */
 /* The group leases no more, finishes what it holds (hand_back: or hands it back) and leaves.
  * NOT_FOUND: no such group. */
 int caloris_client_drain(struct caloris_client *client, const char *group, bool hand_back,

@@ -49,6 +49,7 @@ static void learn(struct caloris_engine *engine, uint64_t rows)
         engine->longest_rows = rows;
     }
     caloris_comm_at(engine->comm, CALORIS_COMM_IDLE, 0);
+    caloris_comm_did(engine->comm, engine->counters.compute_s, engine->counters.rows);
 }
 
 static int compute_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
@@ -410,6 +411,17 @@ int caloris_engine_run(const struct caloris_engine_options *options, caloris_eng
 const struct caloris_engine_facts *caloris_engine_facts(const struct caloris_engine *engine)
 {
     return &engine->facts;
+}
+
+bool caloris_engine_rank_figures(const struct caloris_engine *engine, int rank,
+                                 struct caloris_rank_figures *out)
+{
+    struct caloris_comm_figures told;
+    if (!caloris_comm_figures(engine->comm, rank, &told))
+        return false;
+    *out = (struct caloris_rank_figures){told.compute_s, told.allreduce_s, told.wait_s,
+                                         told.steps,     told.rows,        told.sent_bytes};
+    return true;
 }
 
 void caloris_engine_counters(const struct caloris_engine *engine,

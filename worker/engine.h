@@ -267,6 +267,15 @@ struct caloris_engine_counters {
 void caloris_engine_counters(const struct caloris_engine *engine,
                              struct caloris_engine_counters *out);
 
+/* The same of any rank, a beat or two old: rank 0, on any thread, inside the body. False: nobody
+ * watches (options.lost), or it has not been heard of yet. */
+struct caloris_rank_figures {
+    double compute_s, allreduce_s, wait_s;
+    uint64_t steps, rows, allreduce_bytes;
+};
+bool caloris_engine_rank_figures(const struct caloris_engine *engine, int rank,
+                                 struct caloris_rank_figures *out);
+
 /* ---- where the time goes (options.profile) --------------------------------------------------- */
 
 /* Norms include the sums into the residual stream, attention the rotary and what is kept of K and

@@ -191,6 +191,7 @@ int verb_list(struct invocation *in);
 int verb_show(struct invocation *in);
 int verb_results(struct invocation *in);
 int verb_cancel(struct invocation *in);
+int verb_metrics(struct invocation *in);
 int verb_group(struct invocation *in);
 int verb_cluster(struct invocation *in);
 int verb_presets(struct invocation *in);

@@ -59,6 +59,10 @@ static const struct verb verbs[] = {
      "leases no more, finishes the jobs it holds (with --hand-back it gives them back to the queue "
      "behind its step) and leaves.",
      group_options, verb_group},
+    {"metrics", NULL, 0, 0, WANTS_GATEWAY, "figures of the gateway and its groups",
+     "Prints counters, gauges and histograms of the gateway and of every group as Prometheus reads "
+     "them; with --json as samples of name, labels and value.",
+     NULL, verb_metrics},
     {"presets", NULL, 0, 0, WANTS_NOTHING, "the named sets of decoding fields",
      "Prints what each value of --preset stands for: fields of a job that it leaves open are the "
      "preset's.",

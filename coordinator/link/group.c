@@ -154,16 +154,46 @@ int group_send_hello(struct group_socket *s, const struct group_identity *who,
     return send_held(s, &hello, held, n, err);
 }
 
-int group_send_beat(struct group_socket *s, uint32_t room, bool draining, struct caloris_err *err)
+static int send_beat_with(struct group_socket *s, Caloris__Wire__GroupBeat *beat,
+                          struct caloris_err *err)
 {
-    Caloris__Wire__GroupBeat beat = CALORIS__WIRE__GROUP_BEAT__INIT;
     Caloris__Wire__GroupToGateway message = CALORIS__WIRE__GROUP_TO_GATEWAY__INIT;
-    beat.free = room;
-    beat.has_draining = 1;
-    beat.draining = draining;
     message.body_case = CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_BEAT;
-    message.beat = &beat;
+    message.beat = beat;
     return send(s, &message, err);
+}
+
+int group_send_beat(struct group_socket *s, const struct group_beat *what, struct caloris_err *err)
+{
+    const struct caloris_engine_facts *facts = caloris_engine_facts(what->engine);
+    const size_t n = (size_t)facts->ranks;
+    Caloris__Wire__GroupBeat beat = CALORIS__WIRE__GROUP_BEAT__INIT;
+    Caloris__Wire__RankFigures *figures = calloc(n, sizeof(*figures));
+    Caloris__Wire__RankFigures **list = calloc(n, sizeof(Caloris__Wire__RankFigures *));
+    beat.free = what->room;
+    beat.has_draining = 1;
+    beat.draining = what->draining;
+    for (size_t rank = 0; figures && list && rank < n; rank++) {
+        struct caloris_rank_figures told = {0};
+        caloris_engine_rank_figures(what->engine, (int)rank, &told);
+        caloris__wire__rank_figures__init(&figures[rank]);
+        figures[rank].compute_s = told.compute_s;
+        figures[rank].allreduce_s = told.allreduce_s;
+        figures[rank].wait_s = told.wait_s;
+        figures[rank].sent_bytes = told.allreduce_bytes;
+        figures[rank].steps = told.steps;
+        figures[rank].rows = told.rows;
+        figures[rank].weight_bytes = facts->shares[rank].weight_bytes;
+        figures[rank].kv_bytes = facts->shares[rank].kv_bytes;
+        figures[rank].work_bytes = facts->shares[rank].work_bytes;
+        list[rank] = &figures[rank];
+        beat.n_ranks = n;
+        beat.ranks = list;
+    }
+    int rc = send_beat_with(s, &beat, err); /* without memory: without figures */
+    free(list);
+    free(figures);
+    return rc;
 }
 
 int group_send_result(struct group_socket *s, const struct group_job *job, struct caloris_err *err)

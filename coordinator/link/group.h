@@ -51,7 +51,12 @@ struct group_identity {
 };
 int group_send_hello(struct group_socket *socket, const struct group_identity *who,
                      const struct group_job *held, struct caloris_err *err);
-int group_send_beat(struct group_socket *socket, uint32_t room, bool draining,
+struct group_beat {
+    uint32_t room;
+    bool draining;
+    const struct caloris_engine *engine; /* whose ranks' figures go along */
+};
+int group_send_beat(struct group_socket *socket, const struct group_beat *what,
                     struct caloris_err *err);
 int group_send_result(struct group_socket *socket, const struct group_job *job,
                       struct caloris_err *err);

@@ -33,6 +33,7 @@ enum {
 
 struct serve {
     const struct caloris_serve_options *options;
+    const struct caloris_engine *engine;
     struct link_model model;
     struct caloris_schedule *schedule;
     struct group_socket socket;
@@ -86,7 +87,7 @@ static int say_beat(struct serve *s, struct caloris_err *err)
     const uint32_t room =
         s->draining || s->held >= s->who.capacity ? 0 : s->who.capacity - (uint32_t)s->held;
     s->said_ms = now_ms();
-    return group_send_beat(&s->socket, room, s->draining, err);
+    return group_send_beat(&s->socket, &(struct group_beat){room, s->draining, s->engine}, err);
 }
 
 static int send_result(struct serve *s, struct group_job *job, struct caloris_err *err)
@@ -540,6 +541,7 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
     struct serve s = {
         .options = options,
+        .engine = engine,
         .signals = -1,
         .beat_ms = DEFAULT_BEAT_MS,
         .lost_ms = DEFAULT_LOST_MS,

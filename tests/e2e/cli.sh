@@ -22,7 +22,7 @@ expect()
 stdout_is() { [ "$(cat "$WORK/out")" = "$1" ] || fail "stdout is \"$(cat "$WORK/out")\", not \"$1\""; }
 stdout_like() { grep -qE -- "$1" "$WORK/out" || fail "stdout is \"$(cat "$WORK/out")\", nothing like $1"; }
 
-VERBS="up run submit watch wait list show results cancel cluster group presets keygen"
+VERBS="up run submit watch wait list show results cancel cluster group metrics presets keygen"
 for verb in $VERBS plan doctor shard; do
     expect 0 "Usage:" caloris "$verb" --help
     [ -s "$WORK/err" ] && fail "$verb --help writes to stderr"

@@ -135,6 +135,17 @@ void caloris_comm_loaded(struct caloris_comm *comm, uint64_t bytes);
  * this, steps to come are judged. */
 uint64_t caloris_comm_longest_ns(const struct caloris_comm *comm);
 
+/* What a rank has done, by its last beat: for rank 0, on any thread, while the world is watched.
+ * False: not known. */
+struct caloris_comm_figures {
+    double compute_s, allreduce_s, wait_s; /* in steps; moving and summing; waiting */
+    uint64_t steps, rows, sent_bytes;
+};
+bool caloris_comm_figures(const struct caloris_comm *comm, int rank,
+                          struct caloris_comm_figures *figures);
+/* This rank's own, behind a step: so long outside of all-reduces so far, so many rows. */
+void caloris_comm_did(struct caloris_comm *comm, double compute_s, uint64_t rows);
+
 /* Collective. NULL is fine. */
 void caloris_comm_close(struct caloris_comm *comm);
 

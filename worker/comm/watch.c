@@ -81,6 +81,33 @@ uint64_t caloris_comm_longest_ns(const struct caloris_comm *comm)
     return comm->longest_ns;
 }
 
+void caloris_comm_did(struct caloris_comm *comm, double compute_s, uint64_t rows)
+{
+    const struct caloris_comm_counters *counters = &comm->counters;
+    SET(comm->progress.compute_ns, (uint64_t)(compute_s * 1e9));
+    SET(comm->progress.allreduce_ns, (uint64_t)((counters->allreduce_s - counters->wait_s) * 1e9));
+    SET(comm->progress.wait_ns, (uint64_t)(counters->wait_s * 1e9));
+    SET(comm->progress.sent_bytes, counters->bytes_sent);
+    SET(comm->progress.rows, rows);
+}
+
+bool caloris_comm_figures(const struct caloris_comm *comm, int rank,
+                          struct caloris_comm_figures *figures)
+{
+    struct beat_report report;
+    if (!comm->beat || !beat_latest(comm->beat, rank, &report))
+        return false;
+    *figures = (struct caloris_comm_figures){
+        .compute_s = (double)report.compute_ns * 1e-9,
+        .allreduce_s = (double)report.allreduce_ns * 1e-9,
+        .wait_s = (double)report.wait_ns * 1e-9,
+        .steps = report.step,
+        .rows = report.rows,
+        .sent_bytes = report.sent_bytes,
+    };
+    return true;
+}
+
 /* ---- a world that is watched ----------------------------------------------------------------- */
 
 /* What rank 0 knows of everybody. */

@@ -47,6 +47,7 @@ static void log_refusal(struct caloris_broker *b, const struct caloris_entry *en
                         const char *why)
 {
     enum { PER_SECOND = 10 };
+    b->figures.keys_refused++;
     if (b->now_ms - b->refusals_ms >= 1000) {
         b->refusals_ms = b->now_ms;
         b->refusals = 0;

@@ -61,6 +61,7 @@ struct caloris_broker *caloris_broker_open(struct caloris_store *store,
     }
     b->store = store;
     b->options = *options;
+    figures_open(&b->figures);
     b->now_ms = b->probed_ms = caloris_time_ns() / 1000000u;
     if (caloris_store_count(store, &b->counts, err) < 0)
         goto fail;

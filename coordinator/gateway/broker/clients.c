@@ -450,6 +450,24 @@ static int take_drain(struct caloris_broker *b, struct client *client, const req
     return 0;
 }
 
+static int take_metrics(struct caloris_broker *b, struct client *client, const request *message,
+                        struct caloris_err *err)
+{
+    struct caloris_buf text = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME / 2);
+    int rc = figures_write(b, &text, err);
+    if (rc == 0) {
+        to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+        Caloris__Wire__Metrics metrics = CALORIS__WIRE__METRICS__INIT;
+        metrics.text = (ProtobufCBinaryData){text.size, (uint8_t *)text.data};
+        answer.request = message->request;
+        answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_METRICS;
+        answer.metrics = &metrics;
+        answer_client(b, &client->peer, &answer);
+    }
+    caloris_buf_free(&text);
+    return rc;
+}
+
 static int take_ping(struct caloris_broker *b, struct client *client, const request *message,
                      struct caloris_err *err)
 {
@@ -489,6 +507,7 @@ static const struct {
     {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST, "list", take_list, READ, false},
     {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CLUSTER, "cluster", take_cluster, LOOK, false},
     {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_DRAIN, "drain", take_drain, RIGHT_ADMIN, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_METRICS, "metrics", take_metrics, LOOK, false},
 };
 
 static int take(struct caloris_broker *b, const struct caloris_peer *peer, const request *message,

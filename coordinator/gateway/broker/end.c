@@ -37,8 +37,10 @@ int end_job(struct caloris_broker *b, const struct caloris_store_job *job,
         end.result_bytes = json.size;
         rc = caloris_store_finish(b->store, job->job, &end, err);
     }
-    if (rc == 0)
+    if (rc == 0) {
         promise_add(b, promise);
+        b->figures.ended[state]++;
+    }
     caloris_buf_free(&json);
     return rc;
 }

@@ -46,7 +46,7 @@ void groups_unlease(struct caloris_broker *b, struct live *live)
     live->group = NULL;
     live->lane = NULL;
     live->alone = false;
-    live->following = live->progress = live->resumed = false;
+    live->following = live->progress = live->resumed = live->first_block = false;
 }
 
 /* Somebody else shall compute it, before all that came after it in its lane. */
@@ -71,6 +71,7 @@ static void forget(struct caloris_broker *b, struct group *group)
         at = &(*at)->next;
     *at = group->next;
     b->n_groups--;
+    free(group->ranks_told);
     free(group);
 }
 
@@ -126,6 +127,7 @@ static void crash(struct caloris_broker *b, struct group *group)
 
 static void lose(struct caloris_broker *b, struct group *group)
 {
+    b->figures.groups_lost++;
     caloris_log(CALORIS_LOG_WARN,
                 "group %s lost: %s for %" PRIu64 " ms; %u jobs go back to the queue", group->name,
                 group->cut_off ? "its connection is gone, silent" : "silent",
@@ -394,6 +396,15 @@ static void drop_late(struct caloris_broker *b, struct group *group,
                  late->job, (struct lease_id){late->lease->epoch, late->lease->counter});
 }
 
+static void count_end(struct caloris_broker *b, const struct live *live,
+                      enum caloris_store_state state, json_t *result)
+{
+    struct caloris_store_job job;
+    b->figures.ended[state]++;
+    if (state == CALORIS_STORE_DONE && caloris_store_find(b->store, live->job, &job, NULL) == 0)
+        figures_done(b, live, &job, result);
+}
+
 static int take_result(struct caloris_broker *b, struct group *group, const word *message,
                        struct caloris_err *err)
 {
@@ -433,6 +444,8 @@ static int take_result(struct caloris_broker *b, struct group *group, const word
         if (rc == 1)
             promise.lane = NULL;
         promise_add(b, &promise);
+        if (rc == 0)
+            count_end(b, live, end.state, json);
         group->free += !group->draining && group->free < group->capacity;
     }
     json_decref(json);
@@ -465,6 +478,7 @@ static int take_beat(struct caloris_broker *b, struct group *group, const word *
     (void)b;
     (void)err;
     group->free = message->beat->free;
+    figures_of_group(group, message->beat);
     group->draining = (message->beat->has_draining && message->beat->draining) ||
                       (group->free == 0 && group->n_held < group->capacity);
     return 0;

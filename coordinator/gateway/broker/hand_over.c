@@ -31,6 +31,9 @@ void hand_over_take(struct caloris_broker *b, struct live *live,
                     const Caloris__Wire__LeaseHandOver *message)
 {
     const size_t n = message->hand_over.len;
+    if (message->block > 0 && !live->first_block && !live->resumed)
+        figures_first_block(b, live);
+    live->first_block |= message->block > 0;
     uint8_t *bytes = fits(b, live, n) ? malloc(n) : NULL;
     if (!bytes)
         return; /* the one before is good, too */

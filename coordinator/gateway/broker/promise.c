@@ -61,6 +61,7 @@ static void send_ok(struct caloris_broker *b, const struct promise *p)
 static void keep_accepted(struct caloris_broker *b, const struct promise *p)
 {
     if (!p->again) {
+        b->figures.accepted++;
         b->counts.queued++;
         p->lane->user->queued++;
         lane_enter(b, p->lane, p->job);

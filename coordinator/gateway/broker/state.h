@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "coordinator/gateway/broker/authorized.h"
 #include "coordinator/gateway/broker/broker.h"
+#include "coordinator/gateway/broker/figures.h"
 #include "coordinator/gateway/broker/lanes.h"
 #include "coordinator/gateway/broker/table.h"
 #include "coordinator/gateway/store/store.h"
@@ -76,7 +77,8 @@ struct live {
     bool following;      /* the group was told to send every step */
     uint64_t asked_ms;   /* when it was last told */
     uint32_t step, masks_left;
-    bool progress; /* step and masks_left are known */
+    bool progress;    /* step and masks_left are known */
+    bool first_block; /* is behind it */
     struct hand_over hand_over;
     bool resumed; /* its group was told to go on from resumed_block */
     uint32_t resumed_block;
@@ -103,6 +105,8 @@ struct group {
     uint64_t ask_ms; /* 0, or when to ask for hello, so that it offers its results again */
     struct live *held;
     uint32_t n_held;
+    struct rank_figures *ranks_told; /* [n_ranks_told] of its last beat */
+    size_t n_ranks_told;
 };
 
 /* What a commit will make true, and whom to tell. */
@@ -148,6 +152,7 @@ struct caloris_broker {
     uint64_t saved_ms;
     struct promise *promises;
     size_t n_promises, max_promises;
+    struct figures figures;
 };
 
 /* ---- who gets in (admit.c) ---- */

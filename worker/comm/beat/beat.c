@@ -58,7 +58,7 @@ void beat_read(const struct beat_progress *progress, struct beat_report *report)
 #define COPY(field) report->field = atomic_load_explicit(&progress->field, memory_order_relaxed)
     COPY(count), COPY(loaded_bytes), COPY(step), COPY(allreduces), COPY(expect_ns);
     COPY(phase), COPY(wait), COPY(layer), COPY(in_layer);
-    COPY(compute_ns), COPY(allreduce_ns), COPY(wait_ns), COPY(sent_bytes);
+    COPY(compute_ns), COPY(allreduce_ns), COPY(wait_ns), COPY(sent_bytes), COPY(rows);
 #undef COPY
 }
 

@@ -43,14 +43,14 @@ struct beat_progress {
     _Atomic uint64_t expect_ns;  /* the longest that an operation of this step should take */
     _Atomic uint32_t phase, wait;
     _Atomic uint32_t layer, in_layer; /* BEAT_NO_LAYER: the embedding; all-reduces entered in it */
-    _Atomic uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes; /* of all steps */
+    _Atomic uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows; /* of all steps */
 };
 
 /* A copy of it: what a beat carries. */
 struct beat_report {
     uint64_t count, loaded_bytes, step, allreduces, expect_ns;
     uint32_t phase, wait, layer, in_layer;
-    uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes;
+    uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows;
 };
 void beat_read(const struct beat_progress *progress, struct beat_report *report);
 

@@ -1,0 +1,45 @@
+/* coordinator/gateway/broker/figures.h (inside broker): what there is to measure. Counted since the
+ * gateway's start; what groups count themselves comes with their beats. */
+#ifndef CALORIS_BROKER_FIGURES_H
+#define CALORIS_BROKER_FIGURES_H
+
+#include "base/metrics.h"
+#include "proto/caloris.pb-c.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+struct caloris_broker;
+struct caloris_buf;
+struct caloris_store_job;
+struct group;
+struct live;
+
+enum { FIGURES_STATES = 8, FIGURES_RANKS = 4096 };
+
+struct figures {
+    struct caloris_histogram wait_s, request_s, first_block_s, tokens_per_step;
+    uint64_t ended[FIGURES_STATES]; /* by enum caloris_store_state */
+    uint64_t tokens, prompt_tokens, steps;
+    uint64_t groups_lost, keys_refused, accepted;
+};
+
+/* Of one rank, by its group's last beat. */
+struct rank_figures {
+    double compute_s, allreduce_s, wait_s;
+    uint64_t steps, rows, sent_bytes, weight_bytes, kv_bytes, work_bytes;
+};
+
+void figures_open(struct figures *figures);
+/* A job has its result. */
+void figures_done(struct caloris_broker *b, const struct live *live,
+                  const struct caloris_store_job *job, json_t *result);
+/* A running job has left its first block behind. */
+void figures_first_block(struct caloris_broker *b, const struct live *live);
+/* A group's beat came. */
+void figures_of_group(struct group *group, const Caloris__Wire__GroupBeat *beat);
+/* All of them, as Prometheus reads them. */
+int figures_write(const struct caloris_broker *b, struct caloris_buf *text,
+                  struct caloris_err *err);
+
+#endif
