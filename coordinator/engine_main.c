@@ -36,7 +36,7 @@ struct values {
     char *model, *gateway, *cluster, *server_key, *certificate, *jobs, *out, *logits, *trace, *name;
     char *isa;
     bool resume, json, profile;
-    int64_t comm, log_level, weights;
+    int64_t comm, log_level, log_format, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens, row_budget;
     uint64_t redial_ms, silent_ms, stands_ms, end_margin_ms;
     int64_t end_s;
@@ -238,6 +238,13 @@ static const struct caloris_option options[] = {
      .default_text = "info",
      .argument = "LEVEL",
      .help = "log lines below this are dropped"},
+    {.name = "log-format",
+     .type = CALORIS_OPTION_CHOICE,
+     .offset = AT(log_format),
+     .choices = "text|json",
+     .default_text = "text",
+     .argument = "FORMAT",
+     .help = "log lines as text, or each as a JSON object"},
     {.name = "json",
      .type = CALORIS_OPTION_FLAG,
      .offset = AT(json),
@@ -561,6 +568,7 @@ int main(int argc, char **argv)
     char *shipped = NULL;
     if (!done) {
         caloris_log_set_level((enum caloris_log_level)values.log_level);
+        caloris_log_set_format((enum caloris_log_format)values.log_format);
         caloris_log_set_who("engine");
         if (operand)
             values.model = operand;

@@ -1,6 +1,7 @@
 #include "worker/engine_impl.h"
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/time.h"
 #include "worker/comm/comm.h"
 #include "worker/kernels/kernels.h"
@@ -369,6 +370,8 @@ static int run_rank(struct caloris_comm *comm, void *arg, struct caloris_err *er
     engine->comm = comm;
     engine->rank = caloris_comm_rank(comm);
     engine->ranks = caloris_comm_size(comm);
+    if (options->transport == CALORIS_TRANSPORT_MPI)
+        caloris_log_set_rank(engine->rank, engine->ranks); /* this process is one rank */
     int rc = watch(engine, err);
     if (rc == 0)
         rc = caloris_engine_open(engine, err);

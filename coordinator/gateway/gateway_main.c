@@ -22,7 +22,7 @@ struct values {
     bool token;
     uint64_t beat_ms, lost_ms, keep_ms;
     int64_t max_queued, max_running, attempts;
-    int64_t log_level;
+    int64_t log_level, log_format;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -122,6 +122,13 @@ static const struct caloris_option options[] = {
      .default_text = "info",
      .argument = "LEVEL",
      .help = "log lines below this are dropped"},
+    {.name = "log-format",
+     .type = CALORIS_OPTION_CHOICE,
+     .offset = AT(log_format),
+     .choices = "text|json",
+     .default_text = "text",
+     .argument = "FORMAT",
+     .help = "log lines as text, or each as a JSON object"},
 };
 
 static const struct caloris_program program = {
@@ -345,6 +352,7 @@ int main(int argc, char **argv)
     struct caloris_conf *conf = caloris_conf_load(&program, argc, argv, &values, NULL, &done, &err);
     if (conf && !done) {
         caloris_log_set_level((enum caloris_log_level)values.log_level);
+        caloris_log_set_format((enum caloris_log_format)values.log_format);
         caloris_log_set_who("gateway");
         signals = open_signals(&err);
     }

@@ -164,7 +164,8 @@ static void resume(struct serve *s, struct group_job *job, const Caloris__Wire__
     request->stands = link_hand_over_unpack(&s->model, s->who.model, &job->job,
                                             lease->hand_over.data, lease->hand_over.len, &why);
     if (!request->stands)
-        caloris_log(CALORIS_LOG_WARN, "job %" PRIu64 " begins anew: %s", job->number, why.text);
+        caloris_log_about(CALORIS_LOG_WARN, (struct caloris_log_about){.job = job->number},
+                          "begins anew: %s", why.text);
 }
 
 /* To the schedule, which owns request then; what it says of progress from elsewhere costs only
@@ -186,7 +187,8 @@ static int submit(struct serve *s, struct group_job *job, struct caloris_request
         return 0;
     if (!request->stands || why->code == CALORIS_AGAIN)
         return -1;
-    caloris_log(CALORIS_LOG_WARN, "job %" PRIu64 " begins anew: %s", job->number, why->text);
+    caloris_log_about(CALORIS_LOG_WARN, (struct caloris_log_about){.job = job->number},
+                      "begins anew: %s", why->text);
     free(request->stands);
     free(job->stands);
     request->stands = job->stands = NULL;

@@ -38,9 +38,9 @@ ends()
     wait "$world"
     local code=$?
     [ $code = "$1" ] || fail "exit $code, not $1"
-    [ -z "$2" ] || grep -qE " error engine $2" engine.log || fail "no line \"$2\""
+    [ -z "$2" ] || grep -qE " error engine rank=[0-2]/3 step=[0-9]+ $2" engine.log || fail "no line \"$2\""
     await 10 no_ranks || fail "left behind: $(leftovers)"
-    echo "$3: $(grep -oE ' error engine .*' engine.log | head -n 1 | cut -c 15-)"
+    echo "$3: $(grep -oE ' error engine .*' engine.log | head -n 1)"
 }
 
 place='waiting in (all-reduce [12] of layer [0-9]+|the all-reduce of the embedding|a broadcast|the gathering of summaries)'
@@ -77,6 +77,6 @@ start hosts_mpirun
 await 30 computes || fail "nothing is computed over two hosts"
 hosts_cut n2
 await 20 no_ranks || fail "ranks are left on a host that is cut off: $(leftovers)"
-line=$(grep -oE " error engine $place; not arrived: rank 2 on n2 \(silent for [0-9.]+ s\).*" engine.log) ||
+line=$(grep -oE " error engine rank=0/3 step=[0-9]+ $place; not arrived: rank 2 on n2 \(silent for [0-9.]+ s\).*" engine.log) ||
     fail "no line about rank 2 on n2"
 echo "cable cut: ${line# error engine }"

@@ -99,7 +99,8 @@ static int count_crash(struct caloris_broker *b, const struct live *live, struct
                     "given up: %u groups were lost while they computed it, %u of them while it was "
                     "their only job",
                     job.crashes, job.attempts);
-    caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 " of %s: %s", job.job, job.user, why.text);
+    caloris_log_about(CALORIS_LOG_ERROR, (struct caloris_log_about){.job = job.job}, "of %s: %s",
+                      job.user, why.text);
     return end_job(b, &job, CALORIS_STORE_FAILED, &why, &promise, err) < 0 ? -1 : 0;
 }
 
@@ -111,7 +112,8 @@ static void crash(struct caloris_broker *b, struct group *group)
     promise_keep(b);
     for (const struct live *live = group->held; live; live = live->next_held) {
         if (count_crash(b, live, &err) < 0)
-            caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 ": %s", live->job, err.text);
+            caloris_log_about(CALORIS_LOG_ERROR, (struct caloris_log_about){.job = live->job}, "%s",
+                              err.text);
     }
     promise_keep(b);
     while (group->held) {
@@ -120,7 +122,8 @@ static void crash(struct caloris_broker *b, struct group *group)
         if (caloris_store_find(b->store, live->job, &job, &err) == 0)
             lane = lane_of(b, &job, &err);
         if (!lane)
-            caloris_log(CALORIS_LOG_ERROR, "job %" PRIu64 ": %s", live->job, err.text);
+            caloris_log_about(CALORIS_LOG_ERROR, (struct caloris_log_about){.job = live->job}, "%s",
+                              err.text);
         requeue(b, live, lane ? lane : live->lane);
     }
 }

@@ -109,7 +109,10 @@ static void hear(struct beat *b, const void *bytes, size_t n, const struct socka
 
 static void give_verdict(struct beat *b)
 {
-    caloris_log(CALORIS_LOG_ERROR, "%s", b->verdict);
+    struct beat_report report;
+    beat_read(b->options.mine, &report);
+    caloris_log_about(CALORIS_LOG_ERROR, (struct caloris_log_about){.step = report.step}, "%s",
+                      b->verdict);
     caloris_time_sleep_ms(LAST_WORDS_MS);
     for (int time = 0; b->fd >= 0 && time < TOLD; time++) {
         for (int rank = 1; rank < b->options.size; rank++)
@@ -184,13 +187,12 @@ static void mind_silence(struct beat *b)
     if (!is_judging(b) || b->silence_ms <= b->options.times.silent_ms)
         return;
     beat_read(b->options.mine, &report);
-    caloris_log(CALORIS_LOG_ERROR,
-                "rank %d has had no answer from rank 0 on %s for %.1f s; %s %llu, layer %d, %llu "
-                "all-reduces",
-                b->options.rank, b->host_of_0, (double)b->silence_ms / 1000,
-                doing[report.phase < BEAT_PHASES ? report.phase : BEAT_GONE],
-                (unsigned long long)report.step, (int)report.layer,
-                (unsigned long long)report.allreduces);
+    caloris_log_about(CALORIS_LOG_ERROR, (struct caloris_log_about){.step = report.step},
+                      "rank %d has had no answer from rank 0 on %s for %.1f s; %s, layer %d, %llu "
+                      "all-reduces",
+                      b->options.rank, b->host_of_0, (double)b->silence_ms / 1000,
+                      doing[report.phase < BEAT_PHASES ? report.phase : BEAT_GONE],
+                      (int)report.layer, (unsigned long long)report.allreduces);
     b->options.leave();
 }
 

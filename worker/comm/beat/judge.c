@@ -2,7 +2,6 @@
 
 #include "base/err.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -218,8 +217,6 @@ static void describe(const struct judge *judge, char text[JUDGE_TEXT])
         append(text, " and %d more", missing - NAMED);
     if (missing == 0)
         append(text, "; all have arrived, but their messages have not");
-    if (first)
-        append(text, "; step %" PRIu64, first->last.step);
 }
 
 bool judge_pass(struct judge *judge, uint64_t elapsed_ms, char text[JUDGE_TEXT])
