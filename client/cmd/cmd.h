@@ -197,8 +197,9 @@ int verb_cluster(struct invocation *in);
 int verb_presets(struct invocation *in);
 int verb_keygen(struct invocation *in);
 
-/* Becomes "caloris-engine VERB …". Returns only on failure. argv[0] is the verb. */
-int verb_engine(int argc, char **argv);
+/* Becomes "NAME VERB …", NAME another program of ours. Returns only on failure. argv[0] is the
+ * verb. */
+int verb_other(const char *name, int argc, char **argv);
 
 extern const struct caloris_option up_options[], run_options[], submit_options[], follow_options[],
     list_options[], group_options[], presets_options[], replay_options[], batch_options[],

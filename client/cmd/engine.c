@@ -1,4 +1,5 @@
-/* Verbs about tensors: caloris-engine takes over, so that this program needs no MPI. */
+/* Verbs about tensors: caloris-engine takes over, so that this program needs no MPI; and about a
+ * queue's files: caloris-gateway does, which alone knows SQLite. */
 #include "client/cmd/cmd.h"
 
 #include <errno.h>
@@ -7,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-int verb_engine(int argc, char **argv)
+int verb_other(const char *name, int argc, char **argv)
 {
     char path[PATH_MAX];
     char *args[64];
@@ -17,7 +18,7 @@ int verb_engine(int argc, char **argv)
                 sizeof(args) / sizeof(args[0]) - 2);
         return caloris_exit_client(CALORIS_USAGE);
     }
-    if (cmd_find_program("caloris-engine", path, sizeof(path), &err) == 0) {
+    if (cmd_find_program(name, path, sizeof(path), &err) == 0) {
         args[0] = path;
         memcpy(args + 1, argv, (size_t)argc * sizeof(*argv));
         args[argc + 1] = NULL;

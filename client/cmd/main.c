@@ -74,13 +74,14 @@ static const struct verb verbs[] = {
      keygen_options, verb_keygen},
 };
 
-/* These are about tensors: caloris-engine does them, and has their help. */
+/* Other programs do these, and have their help. */
 static const struct {
-    const char *name, *summary;
-} engine_verbs[] = {
-    {"plan", "how a model is split over ranks, and the bytes of each"},
-    {"doctor", "what this machine offers: cores, binding, BLAS, MPI"},
-    {"shard", "a model's weights packed once, for any number of ranks"},
+    const char *name, *program, *summary;
+} other_verbs[] = {
+    {"plan", "caloris-engine", "how a model is split over ranks, and the bytes of each"},
+    {"doctor", "caloris-engine", "what this machine offers: cores, binding, BLAS, MPI"},
+    {"shard", "caloris-engine", "a model's weights packed once, for any number of ranks"},
+    {"admin", "caloris-gateway", "backup, check or compact the files of a queue"},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -92,8 +93,8 @@ static void print_help(FILE *to)
           to);
     for (size_t i = 0; i < COUNT(verbs); i++)
         fprintf(to, "  %-9s %s\n", verbs[i].name, verbs[i].summary);
-    for (size_t i = 0; i < COUNT(engine_verbs); i++)
-        fprintf(to, "  %-9s %s\n", engine_verbs[i].name, engine_verbs[i].summary);
+    for (size_t i = 0; i < COUNT(other_verbs); i++)
+        fprintf(to, "  %-9s %s\n", other_verbs[i].name, other_verbs[i].summary);
     fputs("\n\"caloris VERB --help\" tells more. The gateway is the one of --endpoint, of\n"
           "CALORIS_ENDPOINT, or of the cluster's file in ~/.caloris.\n\n"
           "Exit codes: 0 done, 1 a job failed or was cancelled, 2 usage or configuration,\n"
@@ -127,9 +128,9 @@ int main(int argc, char **argv)
         if (strcmp(name, verbs[i].name) == 0)
             return run_verb(&verbs[i], argc - 1, argv + 1);
     }
-    for (size_t i = 0; name && i < COUNT(engine_verbs); i++) {
-        if (strcmp(name, engine_verbs[i].name) == 0)
-            return verb_engine(argc - 1, argv + 1);
+    for (size_t i = 0; name && i < COUNT(other_verbs); i++) {
+        if (strcmp(name, other_verbs[i].name) == 0)
+            return verb_other(other_verbs[i].program, argc - 1, argv + 1);
     }
     if (name &&
         (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0 || strcmp(name, "-h") == 0)) {

@@ -3,7 +3,9 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "coordinator/gateway/admin.h"
 #include "coordinator/gateway/broker/broker.h"
+#include "coordinator/gateway/state_dir.h"
 #include "coordinator/gateway/store/store.h"
 #include "proto/cluster.h"
 
@@ -19,7 +21,7 @@
 
 struct values {
     char *state, *name, *clients, *groups, *certificate, *authorized;
-    bool token;
+    bool token, network_fs;
     uint64_t beat_ms, lost_ms, keep_ms;
     int64_t max_queued, max_running, attempts;
     int64_t log_level, log_format;
@@ -36,6 +38,11 @@ static const struct caloris_option options[] = {
      .help =
          "private directory (mode 0700, on a local disk) of the queue and, unless said otherwise, "
          "the sockets (default: $XDG_STATE_HOME/caloris/NAME, ~/.local/state/caloris/NAME)"},
+    {.name = "state-on-network-fs",
+     .type = CALORIS_OPTION_FLAG,
+     .offset = AT(network_fs),
+     .help = "--state may be on NFS, Lustre and the like: this gateway has the queue for itself, "
+             "which is slower; a file there tells which host has it"},
     {.name = "name",
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(name),
@@ -134,7 +141,8 @@ static const struct caloris_option options[] = {
 static const struct caloris_program program = {
     .name = "caloris-gateway",
     .group = "gateway",
-    .usage = "caloris-gateway [--name NAME] [--state DIR]",
+    .usage = "caloris-gateway [--name NAME] [--state DIR]\n"
+             "caloris-gateway admin backup|check|compact …",
     .about =
         "Accepts jobs from clients, keeps them and their results on disk, and leases them to the "
         "groups that dial in. Ends on SIGTERM or SIGINT; queued jobs stay. SIGHUP makes it read "
@@ -153,32 +161,6 @@ struct places {
     struct caloris_keys server; /* of this gateway */
     struct caloris_keys token;  /* for whoever can read the published file; "": none */
 };
-
-static int find_state(const struct values *values, struct places *places, struct caloris_err *err)
-{
-    const char *name = places->name ? places->name : "default";
-    const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-    int n;
-    if (values->state && values->state[0] == '/') {
-        n = snprintf(places->state, sizeof(places->state), "%s", values->state);
-    } else if (values->state) {
-        char here[PATH_MAX];
-        if (!getcwd(here, sizeof(here)))
-            return caloris_err_sys(err, "the current directory");
-        return caloris_file_join(places->state, sizeof(places->state), here, values->state, err);
-    } else if (xdg && xdg[0] == '/') {
-        n = snprintf(places->state, sizeof(places->state), "%s/caloris/%s", xdg, name);
-    } else if (home && home[0] == '/') {
-        n = snprintf(places->state, sizeof(places->state), "%s/.local/state/caloris/%s", home,
-                     name);
-    } else {
-        return caloris_err_set(err, CALORIS_BAD_CONFIG,
-                               "neither XDG_STATE_HOME nor HOME is set: --state says where to be");
-    }
-    if (n < 0 || (size_t)n >= sizeof(places->state))
-        return caloris_err_set(err, CALORIS_BAD_CONFIG, "the state directory's path is too long");
-    return 0;
-}
 
 static int find_endpoint(const char *given, const char *state, const char *file,
                          char endpoint[CALORIS_ENDPOINT_MAX], struct caloris_err *err)
@@ -228,7 +210,7 @@ static int find_places(const struct values *values, struct places *places, struc
                                "beat %" PRIu64 " ms, lost %" PRIu64
                                " ms: a beat is at least 10 ms, and lost at least two beats",
                                values->beat_ms, values->lost_ms);
-    if (find_state(values, places, err) < 0 ||
+    if (state_dir_find(values->state, places->name, places->state, err) < 0 ||
         find_endpoint(values->clients, places->state, "clients.sock", places->clients, err) < 0 ||
         find_endpoint(values->groups, places->state, "groups.sock", places->groups, err) < 0)
         return -1;
@@ -286,7 +268,8 @@ static int serve(const struct values *values, int signals, struct caloris_err *e
     find_user(user);
     if (find_places(values, &places, err) < 0)
         return -1;
-    const struct caloris_store_options store_options = {.user = user};
+    const struct caloris_store_options store_options = {.user = user,
+                                                        .network_fs = values->network_fs};
     store = caloris_store_open(places.state, &store_options, err);
     if (!store || load_keys(values, &places, err) < 0)
         goto out;
@@ -349,6 +332,8 @@ int main(int argc, char **argv)
     struct caloris_err err = {0};
     bool done = false;
     int code = 0, signals = -1;
+    if (argc > 1 && strcmp(argv[1], "admin") == 0)
+        return admin_main(argc - 1, argv + 1, &program);
     struct caloris_conf *conf = caloris_conf_load(&program, argc, argv, &values, NULL, &done, &err);
     if (conf && !done) {
         caloris_log_set_level((enum caloris_log_level)values.log_level);

@@ -204,6 +204,8 @@ int caloris_broker_run(struct caloris_broker *b, int signals, struct caloris_err
         b->now_ms = caloris_time_ns() / 1000000u;
         if (take_signals(b, signals))
             return 0;
+        if (caloris_store_still_ours(b->store, err) < 0)
+            return -1;
         admit_take(b);
         take_groups(b);
         take_clients(b);

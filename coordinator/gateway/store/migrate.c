@@ -93,8 +93,12 @@ static void gateway_user(sqlite3_context *context, int n, sqlite3_value **values
     sqlite3_result_text(context, sqlite3_user_data(context), -1, SQLITE_TRANSIENT);
 }
 
-/* The version there is: 0 for a file with nothing in it. */
-static int find_version(struct caloris_store *store, int64_t *version, struct caloris_err *err)
+int64_t store_newest_version(void)
+{
+    return NEWEST;
+}
+
+int store_version(struct caloris_store *store, int64_t *version, struct caloris_err *err)
 {
     int64_t application, tables;
     if (store_ask(store, "PRAGMA application_id", &application, NULL, err) < 0 ||
@@ -136,7 +140,7 @@ int store_migrate(struct caloris_store *store, const char *user, struct caloris_
         return store_failed(store, "gateway_user", err);
     if (store_execute(store, "BEGIN IMMEDIATE", err) < 0)
         return -1;
-    if (find_version(store, &version, err) < 0 || take_steps(store, version, err) < 0) {
+    if (store_version(store, &version, err) < 0 || take_steps(store, version, err) < 0) {
         store_execute(store, "ROLLBACK", NULL);
         return -1;
     }

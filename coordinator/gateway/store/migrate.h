@@ -8,11 +8,17 @@
 #ifndef CALORIS_STORE_MIGRATE_H
 #define CALORIS_STORE_MIGRATE_H
 
+#include <stdint.h>
+
 struct caloris_err;
 struct caloris_store;
 
 /* Brings the open database to the newest version. user: whose the jobs are that were stored before
  * jobs had users. BAD_CONFIG for a foreign database or one of a newer program. */
 int store_migrate(struct caloris_store *store, const char *user, struct caloris_err *err);
+
+/* The version of the open database, 0 when there is nothing in it; checked likewise. */
+int store_version(struct caloris_store *store, int64_t *version, struct caloris_err *err);
+int64_t store_newest_version(void);
 
 #endif

@@ -34,7 +34,7 @@ const char *store_network_fs(unsigned long magic)
     return NULL;
 }
 
-int store_place_prepare(const char *dir, struct caloris_err *err)
+int store_place_prepare(const char *dir, bool network, struct caloris_err *err)
 {
     struct statfs fs;
     if (caloris_file_make_dirs(dir, 0700, err) < 0 || caloris_file_check_private(dir, err) < 0)
@@ -42,11 +42,11 @@ int store_place_prepare(const char *dir, struct caloris_err *err)
     if (statfs(dir, &fs) < 0)
         return caloris_err_sys(err, "%s: file system", dir);
     const char *name = store_network_fs((unsigned long)fs.f_type & 0xFFFFFFFFul);
-    if (name)
+    if (name && !network)
         return caloris_err_set(
             err, CALORIS_BAD_CONFIG,
-            "%s is on %s: the queue's write-ahead log needs a local disk; name a "
-            "directory on one",
+            "%s is on %s: name a directory on a local disk, or say --state-on-network-fs: slower, "
+            "and for one gateway alone",
             dir, name);
     return 0;
 }

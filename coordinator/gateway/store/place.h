@@ -2,6 +2,8 @@
 #ifndef CALORIS_STORE_PLACE_H
 #define CALORIS_STORE_PLACE_H
 
+#include <stdbool.h>
+
 struct caloris_err;
 
 /* The name of the network file system with this statfs magic, or NULL: WAL keeps its index in
@@ -9,8 +11,9 @@ struct caloris_err;
  * be trusted with accepted jobs. */
 const char *store_network_fs(unsigned long magic);
 
-/* Makes the directory (0700) if need be and checks it; -1 and err (BAD_CONFIG). */
-int store_place_prepare(const char *dir, struct caloris_err *err);
+/* Makes the directory (0700) if need be and checks it; -1 and err (BAD_CONFIG). network: on such a
+ * file system, too. */
+int store_place_prepare(const char *dir, bool network, struct caloris_err *err);
 
 /* Locks DIR/lock for this process: the open file, or -1 and err (BAD_CONFIG, naming the pid that
  * has it). Closing it releases the lock. */

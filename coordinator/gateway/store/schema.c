@@ -156,7 +156,10 @@ int store_schema_open(struct caloris_store *store, const struct caloris_store_op
                         NULL) != SQLITE_OK)
         return store_failed(store, "opening", err);
     sqlite3_extended_result_codes(store->db, 1);
-    sqlite3_busy_timeout(store->db, 5000); /* somebody looks at it with the sqlite3 tool */
+    sqlite3_busy_timeout(store->db, STORE_BUSY_MS);
+    /* Before the log is first used: its index then is this process's own memory. */
+    if (options->network_fs && store_execute(store, "PRAGMA locking_mode = EXCLUSIVE", err) < 0)
+        return -1;
     for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
         if (store_execute(store, settings[i], err) < 0)
             return -1;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/gateway/store/owner.h"
 #include "coordinator/gateway/store/store.h"
 
 /* Every statement is prepared once, at open. */
@@ -40,15 +41,19 @@ enum store_statement {
     STORE_LIST_ALL_OF,
     STORE_STATEMENTS
 };
-enum { STORE_TEXT = 128 };
+enum {
+    STORE_TEXT = 128,
+    STORE_BUSY_MS = 5000, /* for others that look at the database */
+};
 
 struct caloris_store {
     char *path;
     sqlite3 *db;
     sqlite3_stmt *statement[STORE_STATEMENTS];
-    int lock;     /* file descriptor */
-    bool writing; /* a transaction is open */
-    bool broken;  /* a write of it failed halfway: it can only be undone */
+    int lock;                 /* file descriptor */
+    struct store_owner owner; /* on a network file system; else nobody */
+    bool writing;             /* a transaction is open */
+    bool broken;              /* a write of it failed halfway: it can only be undone */
     uint64_t epoch, first_epoch;
 };
 

@@ -25,7 +25,7 @@ struct caloris_store *caloris_store_open(const char *dir,
         return NULL;
     }
     store->lock = -1;
-    if (store_place_prepare(dir, err) < 0 ||
+    if (store_place_prepare(dir, options->network_fs, err) < 0 ||
         caloris_file_join(path, sizeof(path), dir, "queue.db", err) < 0)
         goto fail;
     store->path = strdup(path);
@@ -34,8 +34,8 @@ struct caloris_store *caloris_store_open(const char *dir,
         goto fail;
     }
     store->lock = store_place_lock(dir, err);
-    if (store->lock < 0 || store_schema_open(store, options, err) < 0 ||
-        store_place_sync(dir, err) < 0)
+    if (store->lock < 0 || (options->network_fs && store_owner_take(&store->owner, dir, err) < 0) ||
+        store_schema_open(store, options, err) < 0 || store_place_sync(dir, err) < 0)
         goto fail;
     return store;
 fail:
@@ -50,10 +50,16 @@ void caloris_store_close(struct caloris_store *store)
     for (int i = 0; i < STORE_STATEMENTS; i++)
         sqlite3_finalize(store->statement[i]);
     sqlite3_close(store->db);
+    store_owner_leave(&store->owner);
     if (store->lock >= 0)
         close(store->lock);
     free(store->path);
     free(store);
+}
+
+int caloris_store_still_ours(struct caloris_store *store, struct caloris_err *err)
+{
+    return store_owner_keep(&store->owner, err);
 }
 
 uint64_t caloris_store_epoch(const struct caloris_store *store)
@@ -135,7 +141,8 @@ int caloris_store_commit(struct caloris_store *store, struct caloris_err *err)
 {
     if (!store->writing)
         return 0;
-    int rc = store->broken || sqlite3_get_autocommit(store->db)
+    int rc = store_owner_keep(&store->owner, err) < 0 ? -1
+             : store->broken || sqlite3_get_autocommit(store->db)
                  ? refused(store, err)
                  : run(store, STORE_COMMIT, "committing", err);
     store->writing = store->broken = false;

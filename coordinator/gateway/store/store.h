@@ -54,6 +54,7 @@ struct caloris_store_counts {
 
 struct caloris_store_options {
     const char *user; /* whose the jobs are of databases from before jobs had users */
+    bool network_fs;  /* no shared memory, no trust in locks: see store/owner.h */
 };
 
 /* Opens or makes DIR/queue.db, and brings what an older version left to the present schema; DIR is
@@ -70,6 +71,10 @@ void caloris_store_close(struct caloris_store *store);
  * was made: a job number of an older life means nothing here. */
 uint64_t caloris_store_epoch(const struct caloris_store *store);
 uint64_t caloris_store_first_epoch(const struct caloris_store *store);
+
+/* Call often, where the directory is on a network file system: REFUSED when it is another
+ * gateway's now; this one must end. */
+int caloris_store_still_ours(struct caloris_store *store, struct caloris_err *err);
 
 /* ---- writes: on disk after caloris_store_commit ---- */
 
@@ -179,5 +184,20 @@ struct caloris_store_filter {
 };
 int caloris_store_list(struct caloris_store *store, const struct caloris_store_filter *filter,
                        int limit, struct caloris_store_job *jobs, struct caloris_err *err);
+
+/* ---- a directory, by hand (the gateway's own user) ---- */
+
+/* Copies the queue as it is now to a new file, which is there whole or not at all; a gateway may
+ * run. */
+int caloris_store_backup(const char *dir, const char *file, struct caloris_err *err);
+
+/* Reads all of it, and tests what must hold between the tables; a gateway may run. BAD_CONFIG says
+ * what is wrong. */
+int caloris_store_check(const char *dir, struct caloris_store_counts *counts,
+                        struct caloris_err *err);
+
+/* Gives what is free in the file back to the disk; bytes before and after. No gateway may run. */
+int caloris_store_compact(const char *dir, uint64_t *before, uint64_t *after,
+                          struct caloris_err *err);
 
 #endif

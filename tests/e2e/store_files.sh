@@ -1,0 +1,104 @@
+#!/bin/bash
+# The queue's directory: copied, checked and made small by hand; on a file system of its own that
+# runs full; as if on a network file system.
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+
+# start DIR OPTION…: a gateway there; CALORIS_ENDPOINT names it.
+start()
+{
+    local dir=$1
+    shift
+    : >"$WORK/ready"
+    caloris-gateway --config /dev/null --state "$dir" --clients "ipc://$dir/c" "$@" \
+        >"$WORK/ready" 2>>"$WORK/gateway.log" &
+    gateway=$!
+    await 30 grep -q ready "$WORK/ready" || fail "no gateway"
+    export CALORIS_ENDPOINT=ipc://$dir/c
+}
+stop()
+{
+    kill "-${1:-TERM}" "$gateway"
+    wait "$gateway" 2>/dev/null
+}
+queued() { caloris list --json --limit 1 | sed 's/.*"queued":\([0-9]*\).*/\1/'; }
+
+# ---- backup, check, compact
+
+dir=$WORK/one
+start "$dir"
+for i in 1 2 3; do
+    caloris submit --id "job-$i" "x" >/dev/null || fail "submit"
+done
+caloris admin backup --state "$dir" "$WORK/copy.db" >/dev/null || fail "backup beside a gateway"
+[ "$(stat -c %a "$WORK/copy.db")" = 600 ] || fail "others may read the copy"
+caloris admin backup --state "$dir" "$WORK/copy.db" 2>/dev/null && fail "a file was overwritten"
+caloris admin check --state "$dir" >"$WORK/check.log" || fail "check beside a gateway"
+grep -qx "ok: 3 queued, 0 finished" "$WORK/check.log" || fail "check counts wrongly"
+caloris admin compact --state "$dir" 2>"$WORK/compact.log" && fail "compact beside a gateway"
+grep -q "stop it first.*process $gateway" "$WORK/compact.log" || fail "compact does not say why not"
+caloris cancel 1 2 3 >/dev/null || fail "cancel"
+stop
+caloris admin compact --state "$dir" >/dev/null || fail "compact"
+caloris admin check --state "$dir" | grep -qx "ok: 0 queued, 3 finished" || fail "after compact"
+rm "$dir"/queue.db*
+mv "$WORK/copy.db" "$dir/queue.db"
+start "$dir"
+[ "$(queued)" = 3 ] || fail "the copy is not what was copied"
+[ "$(caloris submit "x")" = 4 ] || fail "numbers do not go on"
+stop
+head -c 3000 /dev/zero | dd of="$dir/queue.db" bs=1024 seek=12 conv=notrunc 2>/dev/null
+caloris admin check --state "$dir" 2>/dev/null && fail "damage is not found"
+caloris admin check --state "$WORK/nowhere" 2>"$WORK/check.log" && fail "there is a queue nowhere"
+grep -q "there is no queue" "$WORK/check.log" || fail "check does not say what is missing"
+
+# ---- as if on a network file system
+
+dir=$WORK/net
+start "$dir" --state-on-network-fs
+[ "$(caloris submit "x")" = 1 ] || fail "submit"
+[ ! -e "$dir/queue.db-shm" ] || fail "memory is shared through the file system"
+read -r host pid _ <"$dir/owner"
+[ "$host $pid" = "$(hostname) $gateway" ] || fail "owner says $host $pid"
+caloris admin check --state "$dir" 2>"$WORK/check.log" && fail "two at one database"
+grep -q "state-on-network-fs" "$WORK/check.log" || fail "check does not say who has it"
+stop KILL
+start "$dir" --state-on-network-fs # this host knows that the other is dead
+[ "$(queued)" = 1 ] || fail "the job is lost"
+echo "elsewhere 7 12345 1" >"$dir/owner" # another host took it for dead
+await 20 grep -q "process 7 on host elsewhere has taken the directory over" "$WORK/gateway.log" ||
+    fail "two gateways have the directory"
+wait "$gateway"
+[ -e "$dir/owner" ] || fail "the other's file is gone"
+rm "$dir/owner"
+
+# ---- a full disk
+
+dir=$WORK/small
+mkdir -m 700 "$dir"
+mount -t tmpfs -o size=2m,mode=700 tmpfs "$dir" 2>/dev/null || {
+    echo "no right to mount: the full disk is left out" >&2
+    exit 0
+}
+trap 'stop KILL 2>/dev/null; umount -l "$dir"; _lib_cleanup' EXIT
+start "$dir"
+head -c 60000 /dev/zero | tr '\0' 'x' >"$WORK/prompt"
+accepted=0
+for ((i = 0; i < 100; i++)); do
+    caloris submit - <"$WORK/prompt" >/dev/null 2>"$WORK/full.log"
+    code=$?
+    [ "$code" = 0 ] || break
+    accepted=$((accepted + 1))
+done
+[ "$code" = 75 ] || fail "a full disk: exit code $code"
+grep -q "full.*try again in" "$WORK/full.log" || fail "it is not said that the disk is full"
+[ "$accepted" -gt 0 ] || fail "nothing fits"
+[ "$(queued)" = "$accepted" ] || fail "$(queued) of $accepted jobs are left"
+stop KILL
+mount -o remount,size=8m "$dir" || fail "remount"
+start "$dir"
+[ "$(queued)" = "$accepted" ] || fail "$(queued) of $accepted jobs are left after a restart"
+caloris submit - <"$WORK/prompt" >/dev/null || fail "the disk has room again"
+stop
+caloris admin check --state "$dir" >/dev/null || fail "the queue is damaged"
+echo "$accepted jobs outlived the full disk"
