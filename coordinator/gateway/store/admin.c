@@ -126,6 +126,8 @@ static const struct {
      "jobs that have ended have no result"},
     {"SELECT count(*) FROM results WHERE job NOT IN (SELECT job FROM jobs WHERE state > 1)",
      "results belong to no job that has ended"},
+    {"SELECT count(*) FROM hand_overs WHERE job NOT IN (SELECT job FROM jobs WHERE state = 1)",
+     "hand-overs belong to no job that is queued"},
     {"SELECT count(*) FROM jobs WHERE state NOT IN (1, 3, 4, 5, 6)", "jobs are in no known state"},
     {"SELECT count(*) FROM jobs WHERE job > (SELECT seq FROM sqlite_sequence WHERE name = 'jobs')",
      "jobs have numbers that will be given again"},
