@@ -224,7 +224,7 @@ static const struct caloris_option options[] = {
      .offset = AT(isa),
      .argument = "NAME",
      .help = "kernels up to this instruction set: ref, portable, avx2, avx-vnni, avx512, "
-             "avx512-vnni or avx512-bf16 (default: the best of this CPU)",
+             "avx512-vnni, avx512-bf16 or amx (default: the best of this CPU)",
      .flag_only = true},
     {.name = "profile",
      .type = CALORIS_OPTION_FLAG,

@@ -465,7 +465,8 @@ static void bf16_products_are_right(void **state)
     on_every_isa(check_bf16);
 }
 
-/* Sums of bf16 products have the same bits as the reference's wherever nothing is subnormal. */
+/* Sums of bf16 products have the same bits as the reference's wherever nothing is subnormal; but
+ * for AMX, which sums in tiles (kernels_amx_test.c). */
 static float *bits_of_reference;
 
 static void check_same_bits(const char *isa)
@@ -475,7 +476,10 @@ static void check_same_bits(const char *isa)
     float *y = filled(ROWS * OUT, 0);
     struct caloris_matrix matrix = made(CALORIS_FORMAT_BF16, OUT, IN, w);
     multiply(&matrix, x, IN, ROWS, y, OUT, 0);
-    if (!bits_of_reference) {
+    if (strcmp(isa, "amx") == 0) {
+        free(y);
+        y = NULL;
+    } else if (!bits_of_reference) {
         assert_string_equal(isa, "ref");
         bits_of_reference = y;
         y = NULL;

@@ -68,13 +68,14 @@ static void pack_blocks(void *arg, size_t index, int thread)
     const struct job *job = arg;
     const struct caloris_gemm_tile *whole = &job->whole;
     const size_t first = index * job->blocks_per_task;
+    const size_t together = (job->kernels->row_groups ? job->kernels->row_groups : 1) * GROUP_BYTES;
     for (size_t b = first; b < min(whole->all_blocks, first + job->blocks_per_task); b++) {
         size_t row, rows;
         caloris_size_deal(whole->rows, whole->all_blocks, b, &row, &rows);
         for (size_t r = 0; r < rows; r++)
             job->kernels->pack(whole->x + (row + r) * whole->x_stride, whole->matrix->in,
-                               job->packed + row * job->row_bytes + r * GROUP_BYTES,
-                               rows * GROUP_BYTES, &job->row_scale[row + r]);
+                               job->packed + row * job->row_bytes + r * together, rows * together,
+                               &job->row_scale[row + r]);
     }
 }
 

@@ -124,8 +124,8 @@ uint32_t caloris_crc32c_plain(uint32_t crc, const void *bytes, size_t n);
 void caloris_kernels_init(void);
 
 /* Rungs of instruction sets, weakest first: "ref" (plain C, no BLAS), "portable", "avx2",
- * "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16"; NULL behind the last. *runs_here (may be
- * NULL): whether this CPU has it. */
+ * "avx-vnni", "avx512", "avx512-vnni", "avx512-bf16", "amx"; NULL behind the last. *runs_here (may
+ * be NULL): whether this CPU has it. */
 const char *caloris_kernels_isa(size_t i, bool *runs_here);
 
 /* From now on only kernels up to this rung, for tests and comparisons; not while kernels run. An

@@ -11,20 +11,22 @@
 
 enum { PACK_BYTES = 512 }; /* put in place at a time */
 
-/* Groups of a row from where they stand next to each other. */
-static inline void place_groups(const unsigned char *from, size_t groups, unsigned char *to,
-                                size_t stride)
+/* Groups of a row from where they stand next to each other; so many together: a constant at each
+ * call. */
+static inline void place_groups(const unsigned char *from, size_t groups, size_t together,
+                                unsigned char *to, size_t stride)
 {
-    if (stride == GROUP_BYTES) {
+    const size_t bytes = together * GROUP_BYTES;
+    if (stride == bytes) {
         memcpy(to, from, groups * GROUP_BYTES);
         return;
     }
-    for (size_t g = 0; g < groups; g++)
-        memcpy(to + g * stride, from + g * GROUP_BYTES, GROUP_BYTES);
+    for (size_t g = 0; g < groups / together; g++)
+        memcpy(to + g * stride, from + g * bytes, bytes);
 }
 
-static inline void pack_bf16(const float *x, size_t n, unsigned char *to, size_t stride,
-                             float *scale)
+static inline void pack_bf16_by(size_t together, const float *x, size_t n, unsigned char *to,
+                                size_t stride, float *scale)
 {
     enum { NUMBERS = PACK_BYTES / 2 };
     const size_t all = caloris_panel_groups(CALORIS_FORMAT_BF16, n) * 2;
@@ -35,14 +37,27 @@ static inline void pack_bf16(const float *x, size_t n, unsigned char *to, size_t
         for (size_t i = 0; i < given; i++)
             half[i] = caloris_round_bf16(x[at + i]);
         memset(half + given, 0, (count - given) * sizeof(half[0]));
-        place_groups((unsigned char *)half, count / 2, to + at / 2 * stride, stride);
+        place_groups((unsigned char *)half, count / 2, together, to + at / 2 / together * stride,
+                     stride);
     }
     *scale = 1;
 }
 
-/* q = round(127 x / max |x|), stored as q + 128. */
-static inline void pack_int8(const float *x, size_t n, unsigned char *to, size_t stride,
+static inline void pack_bf16(const float *x, size_t n, unsigned char *to, size_t stride,
                              float *scale)
+{
+    pack_bf16_by(1, x, n, to, stride, scale);
+}
+
+static inline void pack_bf16_tiles(const float *x, size_t n, unsigned char *to, size_t stride,
+                                   float *scale)
+{
+    pack_bf16_by(BLOCK_GROUPS, x, n, to, stride, scale);
+}
+
+/* q = round(127 x / max |x|), stored as q + 128. */
+static inline void pack_int8_by(size_t together, const float *x, size_t n, unsigned char *to,
+                                size_t stride, float *scale)
 {
     const size_t all = caloris_panel_groups(CALORIS_FORMAT_INT8, n) * 4;
     const uint32_t magnitude = caloris_largest(x, n);
@@ -57,9 +72,21 @@ static inline void pack_int8(const float *x, size_t n, unsigned char *to, size_t
         for (size_t i = 0; i < given; i++)
             q[i] = (unsigned char)(caloris_round_int(x[at + i] * inverse) + ROW_OFFSET);
         memset(q + given, ROW_OFFSET, count - given);
-        place_groups(q, count / 4, to + at / 4 * stride, stride);
+        place_groups(q, count / 4, together, to + at / 4 / together * stride, stride);
     }
     *scale = usable ? most / 127 : most < CALORIS_INT8_LEAST ? 0 : NAN;
+}
+
+static inline void pack_int8(const float *x, size_t n, unsigned char *to, size_t stride,
+                             float *scale)
+{
+    pack_int8_by(1, x, n, to, stride, scale);
+}
+
+static inline void pack_int8_tiles(const float *x, size_t n, unsigned char *to, size_t stride,
+                                   float *scale)
+{
+    pack_int8_by(BLOCK_GROUPS, x, n, to, stride, scale);
 }
 
 #endif

@@ -6,10 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 enum { AVX512 = CALORIS_CPU_AVX2 | CALORIS_CPU_AVX512 };
 
 static const struct {
@@ -23,6 +19,7 @@ static const struct {
     [CALORIS_ISA_AVX512] = {"avx512", AVX512},
     [CALORIS_ISA_AVX512_VNNI] = {"avx512-vnni", AVX512 | CALORIS_CPU_AVX512_VNNI},
     [CALORIS_ISA_AVX512_BF16] = {"avx512-bf16", AVX512 | CALORIS_CPU_AVX512_BF16},
+    [CALORIS_ISA_AMX] = {"amx", AVX512 | CALORIS_CPU_AMX_INT8 | CALORIS_CPU_AMX_BF16},
 };
 
 static const struct caloris_row_kernels *const row_kernels[] = {
@@ -41,17 +38,14 @@ static const struct caloris_matrix_kernels *const f32_list[] = {&f32_kernels[0],
 static const struct caloris_matrix_kernels *const bf16_list[] = {
     &caloris_bf16_ref,
 #if defined(__x86_64__)
-    &caloris_bf16_avx2,
-    &caloris_bf16_avx512,
-    &caloris_bf16_avx512_bf16,
+    &caloris_bf16_avx2, &caloris_bf16_avx512, &caloris_bf16_avx512_bf16, &caloris_bf16_amx,
 #endif
 };
 static const struct caloris_matrix_kernels *const int8_list[] = {
     &caloris_int8_ref,
 #if defined(__x86_64__)
-    &caloris_int8_avx2,
-    &caloris_int8_avx_vnni,
-    &caloris_int8_avx512_vnni,
+    &caloris_int8_avx2,        &caloris_int8_avx_vnni, &caloris_int8_avx512,
+    &caloris_int8_avx512_vnni, &caloris_int8_amx,
 #endif
 };
 
@@ -83,38 +77,9 @@ const struct caloris_matrix_kernels *caloris_matrix_kernels(enum caloris_format 
     return chosen.matrix[format];
 }
 
-#if defined(__x86_64__)
-/* AVX-VNNI (leaf 7, subleaf 1, EAX bit 4), which the compiler's list of features lacks. */
-static bool has_avx_vnni(void)
-{
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
-}
-#endif
-
 const char *caloris_kernels_name(enum caloris_format format)
 {
     return chosen.matrix[format]->name;
-}
-
-unsigned caloris_cpu(void)
-{
-    unsigned cpu = 0;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        cpu |= CALORIS_CPU_AVX2;
-    if ((cpu & CALORIS_CPU_AVX2) && has_avx_vnni())
-        cpu |= CALORIS_CPU_AVX_VNNI;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        cpu |= CALORIS_CPU_AVX512;
-    if ((cpu & CALORIS_CPU_AVX512) && __builtin_cpu_supports("avx512vnni"))
-        cpu |= CALORIS_CPU_AVX512_VNNI;
-    if ((cpu & CALORIS_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
-        cpu |= CALORIS_CPU_AVX512_BF16;
-#endif
-    return cpu;
 }
 
 /* The strongest entries that stand on rung `limit` or below and run here. */

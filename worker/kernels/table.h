@@ -17,6 +17,8 @@ enum {
     CALORIS_CPU_AVX_VNNI = 1 << 2,
     CALORIS_CPU_AVX512_VNNI = 1 << 3,
     CALORIS_CPU_AVX512_BF16 = 1 << 4,
+    CALORIS_CPU_AMX_INT8 = 1 << 5, /* and the system lets us use tiles */
+    CALORIS_CPU_AMX_BF16 = 1 << 6,
 };
 
 /* Rungs of caloris_kernels_force, weakest first. */
@@ -28,6 +30,7 @@ enum caloris_isa {
     CALORIS_ISA_AVX512,
     CALORIS_ISA_AVX512_VNNI,
     CALORIS_ISA_AVX512_BF16,
+    CALORIS_ISA_AMX,
     CALORIS_ISAS
 };
 
@@ -85,8 +88,9 @@ struct caloris_matrix_kernels {
     const char *name;
     void (*gemm)(const struct caloris_gemm_tile *tile);
     size_t block_rows; /* 0: rows are read as they are; else they are packed in such blocks */
-    /* n numbers of a row as the format has them, up to a whole group block, stride bytes from one
-     * group to the next; *scale: what a product with them is multiplied by. */
+    size_t row_groups; /* of a row that stand together in its block; 0: one */
+    /* n numbers of a row as the format has them, up to a whole block of groups, stride bytes from
+     * one row_groups to the next; *scale: what a product with them is multiplied by. */
     void (*pack)(const float *x, size_t n, unsigned char *to, size_t stride, float *scale);
 };
 
@@ -101,7 +105,8 @@ void caloris_gemm_f32_blas(const struct caloris_gemm_tile *tile);
 extern const struct caloris_matrix_kernels caloris_bf16_ref, caloris_int8_ref;
 #if defined(__x86_64__)
 extern const struct caloris_matrix_kernels caloris_bf16_avx2, caloris_bf16_avx512,
-    caloris_bf16_avx512_bf16, caloris_int8_avx2, caloris_int8_avx_vnni, caloris_int8_avx512_vnni;
+    caloris_bf16_avx512_bf16, caloris_bf16_amx, caloris_int8_avx2, caloris_int8_avx_vnni,
+    caloris_int8_avx512, caloris_int8_avx512_vnni, caloris_int8_amx;
 #endif
 
 /* gemm_panels.c: a whole product whose rows are packed first. scratch as in kernels.h. */
@@ -112,7 +117,7 @@ void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_
 const struct caloris_row_kernels *caloris_rows(void);
 const struct caloris_matrix_kernels *caloris_matrix_kernels(enum caloris_format format);
 
-/* CPU bits of this machine. */
+/* cpu.c: CPU bits of this machine. */
 unsigned caloris_cpu(void);
 
 /* blas.c: reads OpenBLAS's name and core, and sets it to one thread per call. */

@@ -193,6 +193,10 @@ struct caloris_pool *caloris_pool_new(int threads, struct caloris_err *err)
     /* Signals belong to the threads that wait for them, never to one that computes. */
     sigset_t all, before;
     sigfillset(&all);
+    /* What a thread does wrong itself must reach whoever handles it, sanitizers among them. */
+    const int own[] = {SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGABRT};
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+        sigdelset(&all, own[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = 0;
     for (int i = 1; i < threads && !failed; i++) {
