@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "coordinator/schedule/schedule.h"
 
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -152,6 +153,53 @@ static void refuses_answers_that_can_never_fit(void **state)
     }
 }
 
+/* Stands from elsewhere: all are looked at before any is used. */
+static void refuses_stands_of_others(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t id; /* at 2, of the second candidate */
+        uint32_t block;
+        const char *complaint; /* NULL: taken */
+    } cases[] = {
+        {7, 1, NULL},
+        {VOCAB, 1, "progress: id 100 at 2 is outside the vocabulary of 100"},
+        {-1, 1, "progress: id -1 at 2 is outside the vocabulary of 100"},
+        {7, 2, "progress: block 2 of 2"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct caloris_schedule *schedule = make_schedule();
+        struct caloris_request *request = make_request(2, 2, NULL);
+        struct caloris_err err = {0};
+        request->params.block_length = 1;
+        request->params.best = 2;
+        request->params.temperature = 1;
+        request->params.seed = 1;
+        request->stands = caloris_stand_new(2, request->length);
+        assert_non_null(request->stands);
+        for (size_t k = 0; k < 2; k++) {
+            struct caloris_stand *stand = &request->stands[k];
+            memcpy(stand->canvas, request->canvas, request->length * sizeof(int32_t));
+            for (size_t p = 0; p < request->length; p++)
+                stand->log_p[p] = NAN;
+            stand->canvas[2] = k == 1 ? cases[i].id : 7;
+            stand->block = k == 1 ? cases[i].block : 1;
+            stand->step = stand->passes = 1;
+        }
+        const int status = caloris_schedule_submit(schedule, request, &err);
+        if (!cases[i].complaint) {
+            assert_int_equal(status, 0);
+            assert_int_equal(request->canvas[2], 7);
+        } else {
+            assert_int_equal(status, -1);
+            assert_string_equal(err.text, cases[i].complaint);
+            assert_int_equal(request->canvas[2], MASK); /* it can begin anew */
+            caloris_request_free(request);
+        }
+        caloris_schedule_free(schedule);
+    }
+}
+
 static bool readable(const struct caloris_schedule *schedule)
 {
     struct pollfd fd = {.fd = caloris_schedule_event_fd(schedule), .events = POLLIN};
@@ -281,6 +329,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_what_can_never_fit),
         cmocka_unit_test(refuses_answers_that_can_never_fit),
+        cmocka_unit_test(refuses_stands_of_others),
         cmocka_unit_test(gives_back_who_is_cancelled_while_waiting),
         cmocka_unit_test(finishes_what_has_no_mask_without_a_step),
         cmocka_unit_test(loses_nothing_between_two_threads),
