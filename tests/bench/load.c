@@ -2,9 +2,9 @@
  *
  *   load [--model DIR] [--weights FORMAT] [--threads T] [--repeats N]
  *
- * DIR holds a shard file; without it one is made under $TMPDIR of a model of zeros with 0.95 billion
- * parameters, and removed again. One rank; cold: the page cache is asked to forget the file first.
- * The plain read is one thread's, 4 MiB at a time into one buffer. Columns: see the header. */
+ * DIR holds a shard file; without it one is made under $TMPDIR of a model of zeros with 0.95
+ * billion parameters, and removed again. One rank; cold: the page cache is asked to forget the file
+ * first. The plain read is one thread's, 4 MiB at a time into one buffer. */
 #include "base/err.h"
 #include "base/time.h"
 #include "tests/bench/bench.h"
