@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -326,6 +327,16 @@ static int open_signals(struct caloris_err *err)
     return fd < 0 ? caloris_err_sys(err, "signals") : fd;
 }
 
+/* A connection is a file: as many as this process is allowed at all. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
     struct values values = {0};
@@ -339,6 +350,7 @@ int main(int argc, char **argv)
         caloris_log_set_level((enum caloris_log_level)values.log_level);
         caloris_log_set_format((enum caloris_log_format)values.log_format);
         caloris_log_set_who("gateway");
+        raise_file_limit();
         signals = open_signals(&err);
     }
     if (!conf || (!done && (signals < 0 || serve(&values, signals, &err) < 0))) {

@@ -1,7 +1,10 @@
 #include "tests/e2e/gateway_support.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/time.h"
+#include "proto/cluster.h"
+#include "proto/curve.h"
 #include "proto/wire.h"
 
 #include <fcntl.h>
@@ -14,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -25,14 +29,14 @@
 static pid_t spawn(const char *const *arguments, int out, int *read_end)
 {
     char path[512];
-    const char *argv[16];
+    const char *argv[24];
     int ends[2];
     int n = 0;
     pid_t pid;
     snprintf(path, sizeof(path), "%s/caloris-gateway", getenv("CALORIS_BIN_DIR"));
     argv[n++] = path;
     for (; arguments[n - 1]; n++) {
-        assert_true(n < 15);
+        assert_true(n < 23);
         argv[n] = arguments[n - 1];
     }
     argv[n] = NULL;
@@ -68,8 +72,29 @@ void gateway_start_again(struct gateway *gateway, const char *lost)
     char state[128], line[512];
     int fd;
     snprintf(state, sizeof(state), "%s/state", gateway->dir);
-    const char *const arguments[] = {"--state", state, "--name",      "t",     "--beat", "50ms",
-                                     "--lost",  lost,  "--log-level", "error", NULL};
+    char certificate[128], authorized[128];
+    snprintf(certificate, sizeof(certificate), "%s/server", gateway->dir);
+    snprintf(authorized, sizeof(authorized), "%s/authorized", gateway->dir);
+    const char *const anywhere = "tcp://127.0.0.1:*";
+    const char *const arguments[] = {"--state",
+                                     state,
+                                     "--name",
+                                     "t",
+                                     "--beat",
+                                     "50ms",
+                                     "--lost",
+                                     lost,
+                                     "--log-level",
+                                     "error",
+                                     gateway->keyed ? "--clients" : NULL,
+                                     anywhere,
+                                     "--groups",
+                                     anywhere,
+                                     "--certificate",
+                                     certificate,
+                                     "--authorized",
+                                     authorized,
+                                     NULL};
     gateway->pid = spawn(arguments, STDOUT_FILENO, &fd);
     struct pollfd ready = {.fd = fd, .events = POLLIN};
     assert_int_equal(poll(&ready, 1, PATIENCE_MS), 1);
@@ -77,16 +102,56 @@ void gateway_start_again(struct gateway *gateway, const char *lost)
     line[n > 0 ? n : 0] = '\0';
     assert_memory_equal(line, "ready: clients ", 15);
     close(fd);
+    if (!gateway->keyed)
+        return;
+    assert_int_equal(
+        sscanf(line, "ready: clients %127s groups %127s", gateway->clients, gateway->groups), 2);
 }
 
-void gateway_start(struct gateway *gateway, const char *lost)
+static void make_dir(struct gateway *gateway)
 {
     snprintf(gateway->dir, sizeof(gateway->dir), "/tmp/caloris-test-XXXXXX");
     assert_non_null(mkdtemp(gateway->dir));
     setenv("HOME", gateway->dir, 1);
+}
+
+void gateway_start(struct gateway *gateway, const char *lost)
+{
+    make_dir(gateway);
     snprintf(gateway->clients, sizeof(gateway->clients), "ipc://%s/state/clients.sock",
              gateway->dir);
     snprintf(gateway->groups, sizeof(gateway->groups), "ipc://%s/state/groups.sock", gateway->dir);
+    gateway_start_again(gateway, lost);
+}
+
+/* DIR/USER and DIR/USER.pub. */
+static void make_key(const struct gateway *gateway, const char *user, struct caloris_keys *keys)
+{
+    char path[160];
+    struct caloris_err err;
+    snprintf(path, sizeof(path), "%s/%s", gateway->dir, user);
+    if (caloris_keys_make(keys, &err) < 0 || caloris_keys_write(path, keys, user, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+void gateway_start_keyed(struct gateway *gateway, const char *lost, const char *const *users)
+{
+    char path[160], text[256];
+    struct caloris_keys keys;
+    struct caloris_err err;
+    make_dir(gateway);
+    gateway->keyed = true;
+    snprintf(path, sizeof(path), "%s/authorized", gateway->dir);
+    assert_int_equal(mkdir(path, 0755), 0);
+    make_key(gateway, "server", &keys);
+    for (; *users; users++) {
+        make_key(gateway, *users, &keys);
+        snprintf(path, sizeof(path), "%s/authorized/%s", gateway->dir, *users);
+        int n = snprintf(text, sizeof(text),
+                         "rights = \"submit read-own serve\"\ncurve\n    public-key = \"%s\"\n",
+                         keys.public_key);
+        assert_int_equal(caloris_file_write(path, text, (size_t)n, 0644, &err), 0);
+    }
     gateway_start_again(gateway, lost);
 }
 
@@ -138,10 +203,33 @@ static void *prepared_socket(void)
     return socket;
 }
 
+static struct caloris_address as; /* its keys; "": none */
+
+void use_key(const char *user)
+{
+    char path[160];
+    struct caloris_err err;
+    snprintf(path, sizeof(path), "%s/server.pub", getenv("HOME"));
+    if (caloris_keys_find_public(path, as.server_key, &err) < 0)
+        fail_msg("%s", err.text);
+    snprintf(path, sizeof(path), "%s/%s", getenv("HOME"), user);
+    if (caloris_keys_load(path, &as.keys, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void connect_to(void *socket, const char *endpoint)
+{
+    struct caloris_err err;
+    struct caloris_address address = as;
+    snprintf(address.endpoint, sizeof(address.endpoint), "%s", endpoint);
+    if (caloris_curve_dial(socket, &address, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
 void *dial(const char *endpoint)
 {
     void *socket = prepared_socket();
-    assert_int_equal(zmq_connect(socket, endpoint), 0);
+    connect_to(socket, endpoint);
     return socket;
 }
 
@@ -225,6 +313,13 @@ from_gateway *client_event(void *socket)
     }
 }
 
+from_gateway *client_answer(void *socket)
+{
+    from_gateway *answer = client_receive(socket, PATIENCE_MS);
+    assert_non_null(answer);
+    return answer;
+}
+
 from_gateway *client_event_or_none(void *socket)
 {
     for (;;) {
@@ -303,7 +398,7 @@ void *client_dial_narrow(const struct gateway *gateway)
     void *socket = prepared_socket();
     assert_int_equal(zmq_setsockopt(socket, ZMQ_RCVHWM, &few, sizeof(few)), 0);
     assert_int_equal(zmq_setsockopt(socket, ZMQ_RCVBUF, &small, sizeof(small)), 0);
-    assert_int_equal(zmq_connect(socket, gateway->clients), 0);
+    connect_to(socket, gateway->clients);
     greet(socket);
     return socket;
 }
@@ -405,6 +500,13 @@ static to_group *receive_order(void *socket, long wait_ms)
         if (caloris_time_ns() >= deadline_ns)
             return NULL;
     }
+}
+
+to_group *group_order(void *socket)
+{
+    to_group *order = receive_order(socket, PATIENCE_MS);
+    assert_non_null(order);
+    return order;
 }
 
 to_group *group_next(void *socket, int expected)

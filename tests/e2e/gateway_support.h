@@ -29,12 +29,16 @@ typedef Caloris__Wire__GroupToGateway word;
 struct gateway {
     char dir[64]; /* HOME is here, too */
     char clients[128], groups[128];
+    bool keyed; /* they are tcp:// */
     pid_t pid;
 };
 
 /* A directory, and a gateway in it that beats every 50 ms and gives silent groups up after
  * lost_ms. */
 void gateway_start(struct gateway *gateway, const char *lost);
+/* The same at TCP, with a key for each of these users (the last NULL), who may submit, read what is
+ * theirs, and serve. */
+void gateway_start_keyed(struct gateway *gateway, const char *lost, const char *const *users);
 /* In the same directory, after gateway_end. */
 void gateway_start_again(struct gateway *gateway, const char *lost);
 /* Sends the signal, waits; the wait status. */
@@ -48,6 +52,8 @@ int gateway_run(const char *const *arguments, char *text, size_t size);
 /* ---- sockets ---- */
 
 void *dial(const char *endpoint);
+/* As this user, from now on, at the gateway whose directory is HOME. */
+void use_key(const char *user);
 void hang_up(void *socket);
 void ends_finish(void); /* the last one */
 
@@ -62,6 +68,8 @@ void *client_dial_narrow(const struct gateway *gateway);
 /* The answer to message; events before it are dropped. */
 from_gateway *client_call(void *socket, request *message, int expected);
 from_gateway *client_event(void *socket);
+/* The next message, whatever it is. */
+from_gateway *client_answer(void *socket);
 /* NULL when nothing came for a second. */
 from_gateway *client_event_or_none(void *socket);
 /* Nothing comes for SILENCE_MS. */
@@ -97,7 +105,8 @@ void *group_dial_as(const struct gateway *gateway, const struct group_face *face
 void *group_dial(const struct gateway *gateway, const char *name, uint32_t capacity);
 to_group *group_hello(void *socket, const char *name, uint32_t capacity, const struct lease *held,
                       size_t n_held);
-/* The next order that is no beat. */
+/* The next order that is no beat: whichever; this one. */
+to_group *group_order(void *socket);
 to_group *group_next(void *socket, int expected);
 /* Whatever the answer to this hello is. */
 to_group *group_try_hello(void *socket, const char *name, uint32_t capacity);

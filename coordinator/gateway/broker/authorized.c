@@ -137,7 +137,11 @@ int authorized_read(const char *file, const char *text, size_t n, struct caloris
     snprintf(who->file, sizeof(who->file), "%.*s", AUTHORIZED_MAX_USER, name);
     if (caloris_zpl_read(file, text, n, names, sizeof(names) / sizeof(names[0]), who, err) < 0)
         return -1;
-    if (!who->user[0] && take_user(name, who, err) < 0)
+    char user[AUTHORIZED_MAX_USER + 1];
+    size_t length = strlen(who->file);
+    bool public = length > 4 && strcmp(who->file + length - 4, ".pub") == 0;
+    snprintf(user, sizeof(user), "%.*s", (int)(public ? length - 4 : length), who->file);
+    if (!who->user[0] && take_user(user, who, err) < 0)
         return caloris_err_prefix(err, "%s: no user is said, and the file's name", file);
     if (who->rights == 0)
         who->rights = RIGHT_SUBMIT | RIGHT_READ_OWN;

@@ -1,7 +1,7 @@
 /* coordinator/gateway/broker/authorized.h (inside broker): who may do what: a directory with one
  * file per key.
  *
- *   user = "alice"              # whose the jobs are; where it is not said: the file's name
+ *   user = "alice"              # whose the jobs are; not said: the file's name, less .pub
  *   rights = "submit read-own"  # that, where nothing is said
  *   limits                      # of the user's jobs; what is not said is the gateway's
  *       max_queued = 10000
