@@ -1,6 +1,6 @@
 /* A gateway at TCP among peers that mean no good: frames that are none, by peers whose key was let
- * in, and connections of everybody else that lie, stop in the middle, or say nothing. Somebody honest
- * is served all the while, and the gateway's memory stays what it is. */
+ * in, and connections of everybody else that lie, stop in the middle, or say nothing. Somebody
+ * honest is served all the while, and the gateway's memory stays what it is. */
 #include "tests/e2e/gateway_support.h"
 
 #include "base/err.h"
