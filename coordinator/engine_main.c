@@ -229,7 +229,8 @@ static const struct caloris_option options[] = {
     {.name = "profile",
      .type = CALORIS_OPTION_FLAG,
      .offset = AT(profile),
-     .help = "measure the phases of steps on every rank; printed to stderr at the end",
+     .help = "measure the phases of steps on every rank; at the end a table on stderr, with --json "
+             "an object on stdout",
      .flag_only = true},
     {.name = "log-level",
      .type = CALORIS_OPTION_CHOICE,
@@ -248,7 +249,7 @@ static const struct caloris_option options[] = {
     {.name = "json",
      .type = CALORIS_OPTION_FLAG,
      .offset = AT(json),
-     .help = "plan, doctor: one JSON object",
+     .help = "plan, doctor, --profile: one JSON object",
      .flag_only = true},
 };
 
@@ -376,6 +377,8 @@ static int find_row_budget(struct caloris_engine *engine, const struct values *v
     if (caloris_row_budget_measure(engine, &budget, err) < 0)
         return -1;
     *rows = budget.rows;
+    if (v->profile && caloris_engine_profile(engine, NULL, err) < 0) /* the timing does not count */
+        return -1;
     caloris_log(CALORIS_LOG_INFO, "row budget %zu, found in %.2f s", budget.rows, budget.seconds);
     return 0;
 }
@@ -400,7 +403,9 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
                                     : caloris_offline_body(engine, &work->offline, err);
     sum_up(work, rc == 0);
     struct caloris_err no_profile = {0};
-    if (work->values->profile && caloris_plan_profile(engine, stderr, &no_profile) < 0)
+    if (work->values->profile &&
+        caloris_plan_profile(engine, work->values->json, work->values->json ? stdout : stderr,
+                             &no_profile) < 0)
         caloris_log(CALORIS_LOG_WARN, "%s", no_profile.text);
     return rc;
 }

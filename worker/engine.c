@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* What rank 0 asks of all ranks; what follows it depends on op. */
-enum op { OP_STEP = 1, OP_LOGITS, OP_PROFILE, OP_STOP };
+enum op { OP_STEP = 1, OP_LOGITS, OP_PROFILE, OP_RESTART, OP_STOP };
 
 struct order {
     uint32_t op;
@@ -242,10 +242,29 @@ int caloris_engine_logits(struct caloris_engine *engine, const int32_t *ids, siz
 
 /* ---- the profile ----------------------------------------------------------------------------- */
 
+/* From now on. */
+static void restart_profile(struct caloris_engine *engine)
+{
+    memset(engine->nn.profile.phase, 0, sizeof(engine->nn.profile.phase));
+    engine->before_profile = engine->counters;
+}
+
 static int send_profile(struct caloris_engine *engine, struct caloris_rank_profile *all,
                         struct caloris_err *err)
 {
-    struct caloris_rank_profile mine = {.counters = engine->counters};
+    const struct caloris_engine_counters *now = &engine->counters;
+    const struct caloris_engine_counters *before = &engine->before_profile;
+    struct caloris_rank_profile mine = {
+        .counters = {
+            .steps = now->steps - before->steps,
+            .rows = now->rows - before->rows,
+            .head_rows = now->head_rows - before->head_rows,
+            .bytes_read = now->bytes_read - before->bytes_read,
+            .allreduce_bytes = now->allreduce_bytes - before->allreduce_bytes,
+            .compute_s = now->compute_s - before->compute_s,
+            .allreduce_s = now->allreduce_s - before->allreduce_s,
+            .wait_s = now->wait_s - before->wait_s,
+        }};
     memcpy(mine.phase, engine->nn.profile.phase, sizeof(mine.phase));
     return caloris_comm_gather(engine->comm, &mine, sizeof(mine), all, err);
 }
@@ -253,12 +272,14 @@ static int send_profile(struct caloris_engine *engine, struct caloris_rank_profi
 int caloris_engine_profile(struct caloris_engine *engine, struct caloris_rank_profile *profiles,
                            struct caloris_err *err)
 {
-    struct order order = {OP_PROFILE, 0, 0};
+    struct order order = {profiles ? OP_PROFILE : OP_RESTART, 0, 0};
     if (engine->lost)
         return caloris_err_set(err, CALORIS_PEER_LOST, "no profile: a rank is lost");
     if (caloris_comm_broadcast_idle(engine->comm, &order, sizeof(order), err) < 0 ||
-        send_profile(engine, profiles, err) < 0)
+        (profiles && send_profile(engine, profiles, err) < 0))
         return caloris_engine_lose(engine, err);
+    if (!profiles)
+        restart_profile(engine);
     return 0;
 }
 
@@ -292,6 +313,9 @@ static int serve(struct caloris_engine *engine, struct caloris_err *err)
         case OP_PROFILE:
             if (send_profile(engine, NULL, err) < 0)
                 return caloris_engine_lose(engine, err);
+            break;
+        case OP_RESTART:
+            restart_profile(engine);
             break;
         default: {
             struct caloris_err last;

@@ -308,7 +308,8 @@ struct caloris_rank_profile {
     struct caloris_engine_counters counters;
 };
 
-/* Rank 0, inside the body, between steps: what every rank has done so far: profiles [ranks]. */
+/* Rank 0, inside the body, between steps: what every rank has done so far: profiles [ranks]. NULL:
+ * it counts from now on. */
 int caloris_engine_profile(struct caloris_engine *engine, struct caloris_rank_profile *profiles,
                            struct caloris_err *err);
 

@@ -20,7 +20,7 @@ struct caloris_engine {
     struct caloris_memory memory;
     struct caloris_nn nn;
     struct caloris_step_state step;
-    struct caloris_engine_counters counters;
+    struct caloris_engine_counters counters, before_profile;
     struct caloris_engine_facts facts;
     struct caloris_rank_share *shares; /* rank 0: [ranks] */
     float *compared;                   /* rank 0 while loading: [ranks, hidden + 1] */

@@ -26,9 +26,10 @@ void caloris_plan_line(const struct caloris_engine_facts *facts, char *text, siz
 int caloris_shard_run(const struct caloris_engine_options *options, const char *out_dir, FILE *to,
                       struct caloris_err *err);
 
-/* Where the time of the steps so far went: a table of phases and ranks. Rank 0's main thread,
- * inside the body. */
-int caloris_plan_profile(struct caloris_engine *engine, FILE *to, struct caloris_err *err);
+/* Where the time of the steps so far went: a table of phases and ranks, or one JSON object in a
+ * line. Rank 0's main thread, inside the body. */
+int caloris_plan_profile(struct caloris_engine *engine, bool json, FILE *to,
+                         struct caloris_err *err);
 
 /* Checks of this machine: cores and binding, BLAS core, MPI, the model: one line each with ok,
  * warning or error; *errors counts. */

@@ -10,8 +10,10 @@ enum {
     CANVAS_ROWS = 128, /* of a canvas, where slots allow: rows of several requests, as in service */
     REPEATS = 3,       /* the best of them counts */
     LONG_MS = 50,      /* steps that take longer are not repeated */
-    ENOUGH_MS = 20000, /* of measuring altogether */
+    ENOUGH_MS = 8000,  /* of measuring altogether: no step is begun that would take longer */
+    STRIDE = 4,        /* in the list of counts, of the first walk through it */
     PERCENT_OF_BEST = 95,
+    CHEAP_ROWS = 8,
 };
 
 size_t caloris_row_budget_of(const struct caloris_row_rate *rates, size_t n)
@@ -103,30 +105,93 @@ static int time_rows(struct caloris_engine *engine, struct probe *probe,
     return 0;
 }
 
+/* What has been timed, by place in the list of counts. */
+struct walk {
+    struct caloris_engine *engine;
+    struct probe probe;
+    uint64_t start_ns;
+    struct caloris_row_rate rates[CALORIS_ROW_RATES];
+    bool timed[CALORIS_ROW_RATES];
+};
+
+static const size_t counts[CALORIS_ROW_RATES] = {1,  2,  4,  6,   8,   12,  16,  24, 32,
+                                                 48, 64, 96, 128, 192, 256, 384, 512};
+
+/* Times count i, unless that would take too long, going by the largest smaller one that was timed:
+ * then *late. */
+static int time_count(struct walk *walk, size_t i, bool *late, struct caloris_err *err)
+{
+    double expected = 0;
+    for (size_t k = 0; k < i; k++) {
+        if (walk->timed[k])
+            expected = walk->rates[k].seconds * (double)counts[i] / (double)counts[k];
+    }
+    if (counts[i] <= CHEAP_ROWS) /* waits for memory: not so many times as long */
+        expected = 0;
+    const double left = ENOUGH_MS * 1e-3 - (double)(caloris_time_ns() - walk->start_ns) * 1e-9;
+    *late = left < expected;
+    if (*late || walk->timed[i])
+        return 0;
+    walk->rates[i].rows = counts[i];
+    walk->timed[i] = true;
+    return time_rows(walk->engine, &walk->probe, &walk->rates[i], err);
+}
+
+/* The rates so far, fewest rows first. */
+static void collect(const struct walk *walk, struct caloris_row_budget *budget)
+{
+    budget->n = 0;
+    for (size_t i = 0; i < CALORIS_ROW_RATES; i++) {
+        if (walk->timed[i])
+            budget->rates[budget->n++] = walk->rates[i];
+    }
+    budget->rows = caloris_row_budget_of(budget->rates, budget->n);
+}
+
+/* Between the count that will do and the largest below it that will not: halves what is left of the
+ * list. */
+static int narrow(struct walk *walk, struct caloris_row_budget *budget, struct caloris_err *err)
+{
+    for (;;) {
+        size_t below = 0, enough = 0;
+        bool late;
+        collect(walk, budget);
+        while (counts[enough] < budget->rows)
+            enough++;
+        for (size_t i = 0; i < enough; i++)
+            below = walk->timed[i] ? i : below;
+        if (enough - below < 2)
+            return 0;
+        if (time_count(walk, (below + enough) / 2, &late, err) < 0)
+            return -1;
+        if (late)
+            return 0;
+    }
+}
+
 int caloris_row_budget_measure(struct caloris_engine *engine, struct caloris_row_budget *budget,
                                struct caloris_err *err)
 {
-    static const size_t counts[CALORIS_ROW_RATES] = {1,  2,  3,  4,  6,   8,   12,  16,  24,
-                                                     32, 48, 64, 96, 128, 192, 256, 384, 512};
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
-    const uint64_t start = caloris_time_ns();
-    struct probe probe;
+    struct walk walk = {.engine = engine, .start_ns = caloris_time_ns()};
     double seconds;
+    size_t most = facts->max_canvas * facts->max_requests, last = CALORIS_ROW_RATES - 1;
     *budget = (struct caloris_row_budget){0};
-    size_t most = facts->max_canvas * facts->max_requests;
     most = most < facts->max_step_rows ? most : facts->max_step_rows;
-    int rc = make_probe(&probe, facts, counts[CALORIS_ROW_RATES - 1], err);
+    while (counts[last] > most)
+        last--;
+    int rc = make_probe(&walk.probe, facts, counts[last], err);
     if (rc == 0)
-        rc = time_step(engine, &probe, 1, &seconds, err); /* the first one warms up */
-    for (size_t i = 0; rc == 0 && i < CALORIS_ROW_RATES && counts[i] <= most; i++) {
-        struct caloris_row_rate *rate = &budget->rates[budget->n++];
-        rate->rows = counts[i];
-        rc = time_rows(engine, &probe, rate, err);
-        if ((caloris_time_ns() - start) / 1000000 > ENOUGH_MS)
+        rc = time_step(engine, &walk.probe, 1, &seconds, err); /* the first one warms up */
+    bool late = false;
+    for (size_t i = 0; rc == 0 && !late; i = last - i < STRIDE ? last : i + STRIDE) {
+        rc = time_count(&walk, i, &late, err);
+        if (i == last)
             break;
     }
-    free_probe(&probe);
-    budget->rows = caloris_row_budget_of(budget->rates, budget->n);
-    budget->seconds = (double)(caloris_time_ns() - start) * 1e-9;
+    if (rc == 0)
+        rc = narrow(&walk, budget, err);
+    free_probe(&walk.probe);
+    budget->seconds = (double)(caloris_time_ns() - walk.start_ns) * 1e-9;
     return rc;
 }

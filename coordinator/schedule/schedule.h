@@ -41,7 +41,7 @@ struct caloris_request {
 
 /* Few rows leave cores waiting for memory, many only make everybody wait: a step is filled up to
  * the smallest count of rows that gets nearly the best rows per second out of the machine. */
-enum { CALORIS_ROW_RATES = 18 };
+enum { CALORIS_ROW_RATES = 17 };
 struct caloris_row_rate {
     size_t rows;
     double seconds; /* of a step with so many */
@@ -53,7 +53,8 @@ struct caloris_row_budget {
     double seconds;
 };
 
-/* Times steps of 1 … 512 rows. Main thread, inside the body, with no canvas admitted. */
+/* Times steps of 1 … 512 rows, some 8 s at most: few counts over the whole range, then more around
+ * the budget. Main thread, inside the body, with no canvas admitted. */
 int caloris_row_budget_measure(struct caloris_engine *engine, struct caloris_row_budget *budget,
                                struct caloris_err *err);
 
