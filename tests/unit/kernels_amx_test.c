@@ -99,31 +99,9 @@ static void instructions_do_what_the_manual_says(void **state)
 
 /* ---- products -------------------------------------------------------------------------------- */
 
-static void *memory_of(size_t bytes)
-{
-    void *memory = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    assert_non_null(memory);
-    memset(memory, 0xa5, bytes);
-    return memory;
-}
-
-static struct caloris_matrix made(enum caloris_format format, size_t out, size_t in, const float *w)
-{
-    struct caloris_matrix matrix;
-    caloris_matrix_place(&matrix, format, out, in,
-                         memory_of(caloris_matrix_bytes(format, out, in)));
-    for (size_t o = 0; o < out && matrix.scale; o++) {
-        float absmax = 0;
-        caloris_matrix_absmax(w + o * in, CALORIS_DTYPE_F32, 1, in, &absmax);
-        matrix.scale[o] = caloris_matrix_scale(absmax);
-    }
-    caloris_matrix_fill(&matrix, 0, out, w, CALORIS_DTYPE_F32);
-    return matrix;
-}
-
-static void multiply(const struct caloris_matrix_kernels *kernels,
-                     const struct caloris_matrix *matrix, const float *x, size_t rows, float *y,
-                     size_t y_stride, float beta)
+static void multiply_by(const struct caloris_matrix_kernels *kernels,
+                        const struct caloris_matrix *matrix, const float *x, size_t rows, float *y,
+                        size_t y_stride, float beta)
 {
     const struct caloris_gemm_tile whole = {
         .matrix = matrix,
@@ -170,8 +148,8 @@ static void check_exact(size_t c, enum caloris_format format, float beta)
     float *wanted = filled(rows * y_stride, 0);
     memcpy(wanted, y, rows * y_stride * sizeof(*y));
     struct caloris_matrix matrix = made(format, out, in, w);
-    multiply(&caloris_int8_ref, &matrix, x, rows, wanted, y_stride, beta);
-    multiply(&caloris_int8_amx, &matrix, x, rows, y, y_stride, beta);
+    multiply_by(&caloris_int8_ref, &matrix, x, rows, wanted, y_stride, beta);
+    multiply_by(&caloris_int8_amx, &matrix, x, rows, y, y_stride, beta);
     for (size_t i = 0; i < rows * y_stride; i++) {
         if (memcmp(&y[i], &wanted[i], sizeof(*y)) != 0)
             fail_msg("%s, %zu x %zu x %zu: number %zu is %a, not %a", caloris_format_name(format),
@@ -226,7 +204,7 @@ static void check_bf16(size_t c, float beta)
     for (size_t i = 0; i < rows * in; i += 37)
         x[i] *= 1e-38f; /* subnormal, some of them */
     struct caloris_matrix matrix = made(CALORIS_FORMAT_BF16, out, in, w);
-    multiply(&caloris_bf16_amx, &matrix, x, rows, y, out, beta);
+    multiply_by(&caloris_bf16_amx, &matrix, x, rows, y, out, beta);
     for (size_t i = 0; i < rows * out; i++) {
         const float *left = x + i / out * in, *right = w + i % out * in;
         double wanted = 0, size = 0;
@@ -272,10 +250,10 @@ static void rows_do_not_depend_on_their_company(void **state)
             format == CALORIS_FORMAT_BF16 ? &caloris_bf16_amx : &caloris_int8_amx;
         struct caloris_matrix matrix = made((enum caloris_format)format, OUT, IN, w);
         for (size_t r = 0; r < ROWS; r++)
-            multiply(kernels, &matrix, x + r * IN, 1, alone + r * OUT, OUT, 0);
+            multiply_by(kernels, &matrix, x + r * IN, 1, alone + r * OUT, OUT, 0);
         for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++) {
             const size_t first = ROWS - counts[c];
-            multiply(kernels, &matrix, x + first * IN, counts[c], together, OUT, 0);
+            multiply_by(kernels, &matrix, x + first * IN, counts[c], together, OUT, 0);
             assert_memory_equal(together, alone + first * OUT, counts[c] * OUT * sizeof(float));
         }
         free(matrix.data);
@@ -294,8 +272,8 @@ static void what_is_no_number_stays_in_its_row(void **state)
     x[HIT * IN + 50] = NAN;
     for (int format = CALORIS_FORMAT_BF16; format <= CALORIS_FORMAT_INT4; format++) {
         struct caloris_matrix matrix = made((enum caloris_format)format, OUT, IN, w);
-        multiply(format == CALORIS_FORMAT_BF16 ? &caloris_bf16_amx : &caloris_int8_amx, &matrix, x,
-                 ROWS, y, OUT, 0);
+        multiply_by(format == CALORIS_FORMAT_BF16 ? &caloris_bf16_amx : &caloris_int8_amx, &matrix,
+                    x, ROWS, y, OUT, 0);
         for (size_t i = 0; i < ROWS * OUT; i++)
             assert_true(isnan(y[i]) == (i / OUT == HIT));
         free(matrix.data);
