@@ -78,8 +78,8 @@ static const char *const steps[] = {
     "CREATE INDEX jobs_finished ON jobs (finished_ms) WHERE state > 1;",
 
     /* 3: where unfinished jobs stand. */
-    "CREATE TABLE hand_overs (job INTEGER PRIMARY KEY, block INTEGER NOT NULL,"
-    "  hand_over BLOB NOT NULL);",
+    ("CREATE TABLE hand_overs (job INTEGER PRIMARY KEY, block INTEGER NOT NULL,"
+     "  hand_over BLOB NOT NULL);"),
 
     /* 4: how much of a body the submitter did not write: the bytes behind its brace. */
     "ALTER TABLE jobs ADD COLUMN added INTEGER NOT NULL DEFAULT 0;",
