@@ -1,0 +1,211 @@
+#!/bin/bash
+# Everything that can be killed is killed while recorded jobs run; in the end every job has one result, the recorded one.
+#
+#   chaos.sh [SECONDS [SEED]]     (30, 1) how long things go wrong, and in which order
+#
+# Three hosts: n1 has the gateway and the clients, n2 a group of two ranks, n3 one of three; they speak TCP with keys.
+# Meanwhile: kill -9 of the gateway, of ranks, of whole groups and of clients, cut cables, once a full disk.
+# shellcheck source=tests/e2e/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/e2e/hosts.sh
+. "$(dirname "$0")/hosts.sh"
+
+CHAOS_SECONDS=${1:-30}
+RANDOM=${2:-1}
+SETS=(1 1 1 2 3 3) # of recorded jobs, one for each client
+MODEL=$SOURCE/deploy/models/tinycoder
+STATE=$WORK/state
+TERMINAL=; [ ! -t 2 ] || TERMINAL=yes
+export OMP_NUM_THREADS=1 OMPI_MCA_mpi_yield_when_idle=1 CALORIS_SOURCE_DIR=$SOURCE
+unset CALORIS_ENDPOINT CALORIS_CLUSTER CALORIS_CERTIFICATE CALORIS_SERVER_KEY XDG_CONFIG_HOME XDG_STATE_HOME
+
+now_ms() { date +%s%3N; }
+
+# ---- what runs -----------------------------------------------------------------------------------
+
+# keep NAME HOST CMD…: starts it again whenever it ends, until the test says stop.
+keep()
+{
+    local name=$1 host=$2
+    shift 2
+    while [ ! -e "$WORK/stop" ]; do
+        hosts_run "$host" "$@" >>"$WORK/$name.log" 2>&1 </dev/null
+        [ -e "$WORK/stop" ] || echo "$name" >>"$WORK/ended"
+        sleep 0.2
+    done
+}
+
+group() # NAME HOST RANKS
+{
+    keep "$1" "$2" mpirun --allow-run-as-root --oversubscribe -n "$3" caloris-engine --name "$1" --model "$MODEL" \
+        --threads 1 --row-budget 128 --cluster chaos
+}
+
+# client N: batches of its recorded jobs, one after the other while things go wrong; each goes on where it was killed.
+client()
+{
+    local round=0 out
+    until [ -e "$WORK/calm" ]; do
+        round=$((round + 1))
+        out=$WORK/out.$1.$round.jsonl
+        until hosts_run n1 caloris batch -q --cluster chaos "$WORK/in.$1.jsonl" -o "$out" --resume \
+            >>"$WORK/client.log" 2>&1 </dev/null; do
+            [ ! -e "$WORK/stop" ] || return 1
+            echo client >>"$WORK/ended"
+            sleep 0.2
+        done
+    done
+}
+
+# ---- what goes wrong -----------------------------------------------------------------------------
+
+declare -A COUNT=([gateway]=0 [rank]=0 [group]=0 [client]=0 [cable]=0 [disk]=0)
+
+# shoot WHAT WHO PATTERN [all]: kill -9 of one of the processes whose command line matches, or of all. WHO will be
+# waited for: group a, group b or "." for any group.
+shoot()
+{
+    local found
+    mapfile -t found < <(leftovers | grep -E "^[0-9]+ ([^ ]*/)?$3" | cut -d' ' -f1)
+    [ ${#found[@]} -gt 0 ] || return 0
+    [ "${4:-}" = all ] || found=("${found[RANDOM % ${#found[@]}]}")
+    kill -KILL "${found[@]}" 2>/dev/null || return 0
+    COUNT[$1]=$((COUNT[$1] + 1))
+    [ "$1" = client ] || echo "$(now_ms) $2 $1" >>"$WORK/shots"
+}
+
+cut_cable() # HOST
+{
+    hosts_cut "$1"
+    sleep $((1 + RANDOM % 5)) # shorter and longer than --lost
+    hosts_mend "$1"
+    COUNT[cable]=$((COUNT[cable] + 1))
+}
+
+fill_disk()
+{
+    hosts_run n1 dd if=/dev/zero of="$STATE/ballast" bs=64k 2>/dev/null
+    sleep 3
+    hosts_run n1 rm -f "$STATE/ballast"
+    COUNT[disk]=$((COUNT[disk] + 1))
+}
+
+something_goes_wrong()
+{
+    local group
+    group=$([ $((RANDOM % 2)) = 0 ] && echo a || echo b)
+    case $((RANDOM % 8)) in
+    0 | 1) shoot gateway . 'caloris-gateway ' ;;
+    2 | 3) shoot rank "$group" "caloris-engine --name $group " ;;
+    4) shoot group "$group" "(mpirun .*)?caloris-engine --name $group " all ;;
+    5 | 6) shoot client . 'caloris batch ' ;;
+    7) cut_cable "n$((1 + RANDOM % 3))" ;;
+    esac
+}
+
+# ---- how it went ---------------------------------------------------------------------------------
+
+# recoveries: for each shot, the seconds until the group that it met (after one at the gateway: any) took up work
+# again; fails while one has not.
+recoveries()
+{
+    local name stamp
+    for name in a b; do
+        sed -n 's/^\([0-9T:.Z-]*\) .* knows us as .*/\1/p' "$WORK/$name.log" | while read -r stamp; do
+            echo "$(date --date="$stamp" +%s%3N) $name"
+        done
+    done | sort -n | awk '
+        NR == FNR { at[++n] = $1; who[n] = $2; next }
+        {
+            for (i = 1; i <= n && !(at[i] > $1 && ($2 == "." || $2 == who[i])); i++)
+                ;
+            if (i > n) exit 1
+            print (at[i] - $1) / 1000
+        }' - "$WORK/shots" | sort -n
+    [ "${PIPESTATUS[2]}" = 0 ]
+}
+
+all_recovered() { recoveries >"$WORK/recoveries"; }
+
+queue() { hosts_run n1 caloris list -a --no-header --cluster chaos >"$WORK/list"; }
+
+# Programs of ours and their launchers; the hosts themselves stay.
+programs() { leftovers | grep -E '^[0-9]+ ([^ ]*/)?(caloris|mpirun|orted|prted)'; }
+
+# ---- the test ------------------------------------------------------------------------------------
+
+hosts_up 3
+for i in "${!SETS[@]}"; do
+    golden_jobs make "tinycoder:${SETS[i]}" >"$WORK/in.$i.jsonl" || fail "no recorded jobs"
+done
+
+mkdir -m 700 "$STATE"
+hosts_run n1 mount -t tmpfs -o size=$((32 + CHAOS_SECONDS / 4))m,mode=0700 tmpfs "$STATE"
+keep gateway n1 caloris-gateway --name chaos --token --state "$STATE" --beat 500ms --lost 3s --attempts 1000 \
+    --clients tcp://10.77.0.11:7711 --groups tcp://10.77.0.11:7712 &
+kept=($!)
+await 10 test -s "$HOME/.caloris/chaos" || fail "the gateway does not start"
+group a n2 2 &
+kept+=($!)
+group b n3 3 &
+kept+=($!)
+clients=()
+for i in "${!SETS[@]}"; do
+    client "$i" &
+    clients+=($!)
+done
+
+: >"$WORK/shots"
+begun=$SECONDS
+while [ $((SECONDS - begun)) -lt "$CHAOS_SECONDS" ]; do
+    something_goes_wrong
+    if [ "${COUNT[disk]}" = 0 ] && [ $((SECONDS - begun)) -ge $((CHAOS_SECONDS / 2)) ]; then
+        fill_disk
+    fi
+    [ -z "$TERMINAL" ] || printf '\r%4d of %d s' $((SECONDS - begun)) "$CHAOS_SECONDS" >&2
+    sleep "$((RANDOM % 2)).$((RANDOM % 10))"
+done
+[ -z "$TERMINAL" ] || printf '\r\033[K' >&2
+: >"$WORK/calm"
+
+# From here on nothing is in the way: whoever was shot comes back, and everything comes to its end.
+ended() { ! kill -0 "$1" 2>/dev/null; }
+await 60 all_recovered || fail "not all came back: $(cat "$WORK/shots")"
+for pid in "${clients[@]}"; do
+    await 200 ended "$pid" || fail "a client does not end"
+done
+jobs=0
+for i in "${!SETS[@]}"; do
+    for out in "$WORK/out.$i."*.jsonl; do
+        golden_jobs check "tinycoder:${SETS[i]}" "$out" >"$WORK/check.log" || fail "client $i: not the recorded ids"
+        jobs=$((jobs + $(wc -l <"$WORK/in.$i.jsonl")))
+        [ "$(wc -l <"$out")" = "$(wc -l <"$WORK/in.$i.jsonl")" ] || fail "$out: $(wc -l <"$out") lines"
+    done
+done
+queue || fail "list: exit code $?"
+[ "$(wc -l <"$WORK/list")" = "$jobs" ] || fail "$(wc -l <"$WORK/list") jobs in the queue, not $jobs"
+[ "$(grep -c ' done ' "$WORK/list")" = "$jobs" ] || fail "not all are done: $(grep -v ' done ' "$WORK/list" | head)"
+hosts_run n1 caloris admin check --state "$STATE" >"$WORK/admin.log" 2>&1 || fail "the queue is damaged"
+
+# Nothing is left: no process, no shared memory, no file.
+: >"$WORK/stop"
+programs | grep -E '^[0-9]+ ([^ ]*/)?caloris-(engine|gateway)' | cut -d' ' -f1 | xargs -r kill -TERM
+for pid in "${kept[@]}"; do
+    await 30 ended "$pid" || fail "still runs: $(programs)"
+done
+left=$(programs) && fail "left behind: $left"
+for host in n1 n2 n3; do
+    left=$(hosts_run $host ls /dev/shm | grep caloris) && fail "left in shared memory of $host: $left"
+done
+left=$(hosts_run n1 ls -A "$STATE" | grep -vxE 'queue\.db|lock|(server|token)\.key(\.pub)?') && fail "left in the state directory: $left"
+
+echo "seed ${2:-1}: $jobs jobs in $((SECONDS - begun)) s, each with one result, the recorded ids"
+printf 'things went wrong for %s s; killed, cut or filled:' "$CHAOS_SECONDS"
+for what in gateway rank group client cable disk; do
+    printf ' %s %s' "$what" "${COUNT[$what]}"
+done
+printf '\nstarted again: %s\n' "$(sort "$WORK/ended" | uniq -c | awk '{printf "%s%s %s", (NR > 1 ? ", " : ""), $2, $1}')"
+printf 'jobs that went back to the queue: %s\n' \
+    "$(sed -n 's/.*; \([0-9]*\) jobs go back to the queue.*/\1/p' "$WORK/gateway.log" | awk '{n += $1} END {print n + 0}')"
+awk '{at[NR] = $1} END {if (NR) printf "seconds to recover: median %.1f, worst %.1f\n", at[int((NR + 1) / 2)], at[NR]}' \
+    "$WORK/recoveries"
