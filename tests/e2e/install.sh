@@ -23,6 +23,7 @@ cat >"$WORK/wanted" <<'EOF'
 ./share/caloris/models/tinycoder/reference.json
 ./share/caloris/models/tinycoder/tokenizer.json
 ./share/caloris/models/tinycoder/tokenizer_config.json
+./share/caloris/slurm/group.sbatch
 ./share/caloris/slurm/offline.sbatch
 ./share/caloris/slurm/serve.sbatch
 EOF

@@ -80,12 +80,12 @@ start_slurm()
 
 # ---- jobs --------------------------------------------------------------------------------------
 
-# Submits one of the scripts, over three nodes with a rank on each; prints the number.
+# Submits one of the scripts, over $NODES (3) nodes with a rank on each; prints the number.
 submit() # script arguments…
 {
     local script=$1
     shift
-    on_n1 sbatch --parsable --nodes=3 --ntasks-per-node=1 --cpus-per-task=1 --time=5 \
+    on_n1 sbatch --parsable --nodes="${NODES:-3}" --ntasks-per-node=1 --cpus-per-task=1 --time=5 \
         --output="$WORK/job-%j.log" "$SOURCE/deploy/slurm/$script" "$@" ||
         fail "sbatch $script: exit $?"
 }
@@ -199,3 +199,29 @@ on_n1 scancel "$job"
 ends "$job" 20 CANCELLED:75:0
 await 10 nothing_runs || fail "left behind by job $job: $(leftovers)"
 [ ! -e "$HOME/.caloris/slurm-$job" ] || fail "the cluster's file is left behind"
+
+# ---- group.sbatch: a gateway outside, groups of two sizes that come and go ------------------------
+
+on_n1 caloris-gateway --state "$WORK/login" --name hpc --token --clients 'tcp://10.77.0.11:*' \
+    --groups 'tcp://10.77.0.11:*' >"$WORK/gateway.log" 2>&1 </dev/null &
+gateway=$!
+await 10 test -e "$HOME/.caloris/hpc" || fail "the gateway does not start"
+one=$(NODES=1 submit group.sbatch "$MODEL" hpc --row-budget 64)
+two=$(NODES=2 submit group.sbatch "$MODEL" hpc --row-budget 64)
+for job in $one $two; do
+    await 30 grep -qs "knows us as slurm-$job" "$WORK/job-$job.log" || fail "group of job $job"
+done
+on_n1 bash "$WORK/submit.sh" hpc >"$WORK/numbers" 2>"$WORK/client.log" || fail "submit: exit $?"
+on_n1 scancel --signal=USR1 "$two"
+ends "$two" 20 FAILED:75:0
+on_n1 bash "$WORK/collect.sh" hpc >"$WORK/served.jsonl" 2>"$WORK/client.log" ||
+    fail "collect: exit $?"
+golden_jobs check "$set" "$WORK/served.jsonl" >"$WORK/check.log" || fail "not the recorded runs"
+grep -qE '"ranks":1\b' "$WORK/served.jsonl" ||
+    fail "the group of one rank made nothing: $(grep -o '"ranks":[^,]*' "$WORK/served.jsonl" | sort | uniq -c)"
+grep -qE "handing [0-9]+ jobs back" "$WORK/job-$two.log" || fail "job $two handed nothing back"
+on_n1 caloris group drain --cluster hpc "slurm-$one" >"$WORK/drain.log" 2>&1 || fail "drain: $?"
+ends "$one" 20 COMPLETED:0:0
+kill "$(leftovers | sed -n 's/^\([0-9]*\) caloris-gateway .*/\1/p')"
+wait $gateway || fail "gateway: exit $?"
+echo "two groups of a gateway outside, one sent away: $(tail -n 1 "$WORK/check.log")"
