@@ -110,9 +110,15 @@ static int say_watch(struct caloris_client *client, const struct watch *watch, u
 {
     Caloris__Wire__ClientToGateway message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
     Caloris__Wire__Watch body = CALORIS__WIRE__WATCH__INIT;
+    Caloris__Wire__LeaseId lease = CALORIS__WIRE__LEASE_ID__INIT;
+    lease.epoch = watch->epoch;
+    lease.counter = watch->counter;
     body.job = watch->job;
     body.has_canvas = 1;
     body.canvas = watch->canvas;
+    body.has_after = watch->seq > 0;
+    body.after = watch->seq;
+    body.lease = watch->seq > 0 ? &lease : NULL;
     message.body_case = CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_WATCH;
     message.watch = &body;
     caloris_answer *answer = caloris_connection_exchange(client, &message, deadline_ns, err);
@@ -238,7 +244,7 @@ int caloris_client_submit_watched(struct caloris_client *client, const char *jso
         return -1;
     if (again) /* the connection broke before the answer came: the watch went with it */
         return caloris_client_watch(client, *job, true, err);
-    client->watches[client->n_watches++] = (struct watch){*job, true};
+    client->watches[client->n_watches++] = (struct watch){.job = *job, .canvas = true};
     return 0;
 }
 
@@ -346,7 +352,7 @@ int caloris_client_watch(struct caloris_client *client, uint64_t job, bool canva
         return 0;
     if (client->n_watches == CALORIS_CLIENT_MAX_WATCHES)
         return too_many_watches(err);
-    struct watch watch = {job, canvas};
+    struct watch watch = {.job = job, .canvas = canvas};
     uint64_t deadline_ns = after_ms(client->options.timeout_ms);
     struct caloris_err why = {0};
     while (!client->socket || say_watch(client, &watch, deadline_ns, &why) < 0) {

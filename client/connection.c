@@ -82,6 +82,23 @@ static int check_stop(const struct caloris_client *client, struct caloris_err *e
     return 0;
 }
 
+/* How far a watched job has come: where to go on from, should the connection break. */
+static void note_progress(struct caloris_client *client, const caloris_answer *message)
+{
+    if (message->body_case != CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_EVENT ||
+        !message->event->progress || !message->event->lease)
+        return;
+    for (size_t i = 0; i < client->n_watches; i++) {
+        struct watch *watch = &client->watches[i];
+        if (watch->job != message->event->job)
+            continue;
+        watch->seq = message->event->progress->seq;
+        watch->epoch = message->event->lease->epoch;
+        watch->counter = message->event->lease->counter;
+        return;
+    }
+}
+
 int caloris_connection_receive(struct caloris_client *client, uint64_t deadline_ns,
                                caloris_answer **message, struct caloris_err *err)
 {
@@ -96,6 +113,7 @@ int caloris_connection_receive(struct caloris_client *client, uint64_t deadline_
         if (n > 0) {
             client->heard_ns = caloris_time_ns();
             *message = (caloris_answer *)got;
+            note_progress(client, *message);
             return 1;
         }
         if (check_stop(client, err) < 0)

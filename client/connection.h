@@ -7,6 +7,8 @@
 struct watch {
     uint64_t job;
     bool canvas;
+    uint64_t seq;            /* of the last progress that came; 0: none */
+    uint64_t epoch, counter; /* the lease that it came with */
 };
 
 struct event {

@@ -53,7 +53,7 @@ static void take_accepted(struct caloris_client *client, struct caloris_submissi
     one->job = accepted->job;
     *known |= accepted->again;
     if (!accepted->again)
-        client->watches[client->n_watches++] = (struct watch){one->job, false};
+        client->watches[client->n_watches++] = (struct watch){.job = one->job};
     else
         one->request = 0;
 }

@@ -466,8 +466,22 @@ void client_cancel(void *socket, uint64_t job)
 
 int client_watch(void *socket, uint64_t job, bool canvas)
 {
+    return client_watch_after(socket, job, canvas, NULL, 0);
+}
+
+int client_watch_after(void *socket, uint64_t job, bool canvas, const struct lease *seen,
+                       uint64_t seq)
+{
     Caloris__Wire__Watch watch = CALORIS__WIRE__WATCH__INIT;
+    Caloris__Wire__LeaseId id = CALORIS__WIRE__LEASE_ID__INIT;
     request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    if (seen) {
+        id.epoch = seen->epoch;
+        id.counter = seen->counter;
+        watch.lease = &id;
+        watch.has_after = true;
+        watch.after = seq;
+    }
     watch.job = job;
     watch.has_canvas = true;
     watch.canvas = canvas;

@@ -60,6 +60,10 @@ void ends_finish(void); /* the last one */
 void send_message(void *socket, const void *message);
 void send_bytes(void *socket, const void *bytes, size_t n, int flags);
 
+struct lease {
+    uint64_t job, epoch, counter;
+};
+
 /* ---- clients ---- */
 
 void *client_dial(const struct gateway *gateway);
@@ -87,12 +91,11 @@ char *client_results(void *socket, uint64_t job); /* free() */
 void client_cancel(void *socket, uint64_t job);
 /* The answer's state. */
 int client_watch(void *socket, uint64_t job, bool canvas);
+/* The same by one who has seen this of it. */
+int client_watch_after(void *socket, uint64_t job, bool canvas, const struct lease *seen,
+                       uint64_t seq);
 
 /* ---- groups ---- */
-
-struct lease {
-    uint64_t job, epoch, counter;
-};
 
 /* What a group says of itself; instance 0: it does not say. */
 struct group_face {

@@ -44,8 +44,9 @@ void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, ui
                    bool canvas)
 {
     struct client *client = find(b, peer);
+    const struct watch_seen nothing = {.seq = 0};
     struct caloris_err why;
-    if (client && watch_add(b, client, job, canvas, &why) < 0)
+    if (client && watch_add(b, client, job, canvas, &nothing, &why) < 0)
         broker_warn(b, "%s", why.text);
 }
 
@@ -327,11 +328,14 @@ static int take_watch(struct caloris_broker *b, struct client *client, const req
                       struct caloris_err *err)
 {
     const Caloris__Wire__Watch *watch = message->watch;
+    struct watch_seen seen = {.seq = 0};
     struct status_message status;
+    if (watch->has_after && watch->lease)
+        seen = (struct watch_seen){{watch->lease->epoch, watch->lease->counter}, watch->after};
     if (find_job(b, client, watch->job, &status.job, err) < 0)
         return -1;
     if (status.job.state == CALORIS_STORE_QUEUED &&
-        watch_add(b, client, watch->job, watch->has_canvas && watch->canvas, err) < 0)
+        watch_add(b, client, watch->job, watch->has_canvas && watch->canvas, &seen, err) < 0)
         return -1;
     answer_status(&status, live_find(b, watch->job));
     return send_status(b, client, message, &status);

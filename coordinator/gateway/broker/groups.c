@@ -47,6 +47,7 @@ void groups_unlease(struct caloris_broker *b, struct live *live)
     live->lane = NULL;
     live->alone = false;
     live->following = live->progress = live->resumed = live->first_block = false;
+    live->told_seq = 0;
 }
 
 /* Somebody else shall compute it, before all that came after it in its lane. */

@@ -76,6 +76,7 @@ struct live {
     uint64_t started_ms; /* since 1970 */
     bool following;      /* the group was told to send every step */
     uint64_t asked_ms;   /* when it was last told */
+    uint64_t told_seq;   /* of the last progress under this lease; 0: none */
     uint32_t step, masks_left;
     bool progress;    /* step and masks_left are known */
     bool first_block; /* is behind it */
@@ -210,8 +211,13 @@ struct live *live_find(const struct caloris_broker *b, uint64_t job);
 struct live *live_need(struct caloris_broker *b, uint64_t job, struct caloris_err *err);
 void live_drop_unused(struct caloris_broker *b, struct live *live);
 
+/* What the client saw last of the job: nothing is to come twice, or to be missing between. */
+struct watch_seen {
+    struct lease_id lease;
+    uint64_t seq; /* 0: nothing */
+};
 int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, bool canvas,
-              struct caloris_err *err);
+              const struct watch_seen *seen, struct caloris_err *err);
 void watch_remove(struct caloris_broker *b, struct client *client, uint64_t job);
 void watch_remove_all(struct caloris_broker *b, struct client *client);
 

@@ -60,8 +60,15 @@ static void watch_drop(struct caloris_broker *b, struct watch *watch)
     free(watch);
 }
 
+/* It has every step that the group has told of: those to come build on what it has. */
+static bool is_up_to_date(const struct live *live, const struct watch_seen *seen)
+{
+    return live->following && live->told_seq > 0 && seen->seq == live->told_seq &&
+           seen->lease.epoch == live->lease.epoch && seen->lease.counter == live->lease.counter;
+}
+
 int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, bool canvas,
-              struct caloris_err *err)
+              const struct watch_seen *seen, struct caloris_err *err)
 {
     struct watch *watch = watch_find(client, job);
     if (!watch) {
@@ -86,7 +93,7 @@ int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, boo
         b->n_watches++;
     }
     watch->canvas = canvas;
-    watch->stale = true;
+    watch->stale = !is_up_to_date(watch->live, seen);
     watch_follow(b, watch->live);
     return 0;
 }
@@ -182,9 +189,14 @@ void watch_tell_progress(struct caloris_broker *b, struct live *live,
     live->progress = true;
     live->step = progress->step;
     live->masks_left = progress->masks_left;
+    live->told_seq = progress->seq;
+    Caloris__Wire__LeaseId lease = CALORIS__WIRE__LEASE_ID__INIT;
     Caloris__Wire__Event event = CALORIS__WIRE__EVENT__INIT;
+    lease.epoch = live->lease.epoch;
+    lease.counter = live->lease.counter;
     event.job = live->job;
     event.progress = progress;
+    event.lease = &lease;
     for (struct watch *watch = live->watches; watch; watch = watch->next_of_live) {
         if (!watch->canvas || watch->owed || (watch->stale && !progress->full))
             continue;
