@@ -12,7 +12,7 @@ expect()
 {
     local code=$1 words=$2 got
     shift 2
-    limited 20 "$@" >"$WORK/out" 2>"$WORK/err" </dev/null
+    limited 60 "$@" >"$WORK/out" 2>"$WORK/err" </dev/null
     got=$?
     [ "$got" = "$code" ] || fail "$*: exit code $got, not $code: $(cat "$WORK/err")"
     [ -z "$words" ] || cat "$WORK/out" "$WORK/err" | grep -qF -- "$words" || fail "$*: nothing says \"$words\": $(cat "$WORK/out" "$WORK/err")"
@@ -66,7 +66,8 @@ expect 3 "$STATE/clients.sock" caloris submit hello --endpoint "ipc://$STATE/cli
 
 # A gateway without a group: jobs wait.
 caloris-gateway --state "$STATE" >"$WORK/gateway.log" 2>&1 &
-await 10 test -e "$HOME/.caloris/default" || fail "the gateway does not start"
+gateway=$!
+await 30 test -e "$HOME/.caloris/default" || fail "the gateway does not start"
 expect 0 "" caloris submit "write a loop" --gen-length 32 --seed 7
 stdout_is 1
 expect 0 "" caloris submit --json --raw "x = " --id mine
@@ -120,21 +121,41 @@ expect 0 "" caloris list --json
 stdout_like '"queued":2,"running":0,"finished":3'
 
 # Ctrl-C while waiting: 130; the job of run is cancelled, that of wait is not.
-# (Jobs in the background of a script ignore SIGINT; a subshell of env -S does not bring it back, timeout does.)
+# (Jobs in the background of a script ignore SIGINT; timeout brings it back, and passes on what it gets.)
+# interrupted WORDS TEST… -- CMD…: as soon as the test holds; it says these words.
+interrupted()
+{
+    local words=$1 holds=()
+    shift
+    while [ "$1" != -- ]; do
+        holds+=("$1")
+        shift
+    done
+    shift
+    timeout --preserve-status 60 "$@" >"$WORK/out" 2>"$WORK/err" </dev/null &
+    local running=$!
+    await 30 "${holds[@]}" || fail "$*: not even begun"
+    kill -INT "$running"
+    wait "$running"
+    local got=$?
+    [ $got = 130 ] || fail "$*: exit code $got, not 130: $(cat "$WORK/err")"
+    [ -z "$words" ] || grep -qF -- "$words" "$WORK/err" || fail "$*: nothing says \"$words\": $(cat "$WORK/err")"
+}
+interrupted "" grep -q "job 4 queued" "$WORK/out" -- caloris watch 4
 expect 130 "" timeout --preserve-status -s INT 3 caloris wait 4
-expect 130 "job 6 is cancelled" timeout --preserve-status -s INT 3 caloris run "never mind"
+interrupted "job 6 is cancelled" grep -q "job 6 queued" "$WORK/err" -- caloris run --view "never mind"
 expect 0 "queued" caloris show 4
 expect 0 "cancelled" caloris show 6
 
 # A gateway that is killed while somebody waits.
-limited 30 caloris wait 4 >"$WORK/wait.out" 2>"$WORK/wait.log" &
+limited 90 caloris watch 4 >"$WORK/wait.out" 2>"$WORK/wait.log" &
 waiter=$!
-sleep 0.5
-kill -KILL %1
-await 10 grep -q "went away" "$WORK/wait.log" || fail "nobody says that the gateway went away"
+await 30 grep -q "queued" "$WORK/wait.out" || fail "nobody waits"
+kill -KILL "$gateway"
+await 30 grep -q "went away" "$WORK/wait.log" || fail "nobody says that the gateway went away"
 caloris-gateway --state "$STATE" >>"$WORK/gateway.log" 2>&1 &
-await 10 grep -q "again" "$WORK/wait.log" || fail "nobody dials again"
-await 10 grep -q "connected" "$WORK/wait.log" || fail "the waiting client does not come back"
+await 30 grep -q "again" "$WORK/wait.log" || fail "nobody dials again"
+await 30 grep -q "connected" "$WORK/wait.log" || fail "the waiting client does not come back"
 expect 0 "" caloris cancel 4
 wait "$waiter"
 code=$?

@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 static struct gateway gateway;
-#define LOST "20s" /* a group whose connection is gone is given up after two beats */
+#define LOST "100s" /* a group whose connection is gone is given up after two beats */
 static const char good[] = "{\"id\": null, \"ids\": [1]}";
 
 static int setup(void **state)
@@ -135,7 +135,7 @@ static void deadlines_pass(void **state)
     expect_expired(client, late);
 
     void *group = group_dial(&gateway, "g", 4);
-    uint64_t running = submit(client, "\"deadline\": 0.4"), other = submit(client, "");
+    uint64_t running = submit(client, "\"deadline\": 2"), other = submit(client, "");
     client_watch(watcher, running, false);
     struct lease lease = group_take_lease(group), kept = group_take_lease(group);
     assert_int_equal(lease.job, running);
