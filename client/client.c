@@ -234,6 +234,25 @@ int caloris_client_submit(struct caloris_client *client, const char *json, size_
     return submit(client, json, n, false, job, &again, err);
 }
 
+/* A job that was just accepted waits: nobody else will say so. */
+static int queue_accepted(struct caloris_client *client, uint64_t job, struct caloris_err *err)
+{
+    caloris_answer *answer = malloc(sizeof(*answer));
+    Caloris__Wire__JobStatus *status = malloc(sizeof(*status));
+    if (!answer || !status) {
+        free(answer);
+        free(status);
+        return caloris_err_sys(err, "an event");
+    }
+    caloris__wire__gateway_to_client__init(answer);
+    caloris__wire__job_status__init(status);
+    status->job = job;
+    status->state = CALORIS__WIRE__JOB_STATE__QUEUED;
+    answer->body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_STATUS;
+    answer->status = status;
+    return queue_status(client, answer, job, err);
+}
+
 int caloris_client_submit_watched(struct caloris_client *client, const char *json, size_t n,
                                   uint64_t *job, struct caloris_err *err)
 {
@@ -245,7 +264,7 @@ int caloris_client_submit_watched(struct caloris_client *client, const char *jso
     if (again) /* the connection broke before the answer came: the watch went with it */
         return caloris_client_watch(client, *job, true, err);
     client->watches[client->n_watches++] = (struct watch){.job = *job, .canvas = true};
-    return 0;
+    return queue_accepted(client, *job, err);
 }
 
 /* Show, results, cancel and unwatch say a job's number and nothing else; they differ in the case

@@ -49,7 +49,7 @@ void caloris_answer_free(caloris_answer *answer); /* NULL is fine */
 /* The number of the job in json [n] (one object of JOBS.md), once it is on the gateway's disk. */
 int caloris_client_submit(struct caloris_client *client, const char *json, size_t n, uint64_t *job,
                           struct caloris_err *err);
-/* The same, and watched with its canvas from before its first step. */
+/* The same, and watched with its canvas from before its first step; its state comes first. */
 int caloris_client_submit_watched(struct caloris_client *client, const char *json, size_t n,
                                   uint64_t *job, struct caloris_err *err);
 
