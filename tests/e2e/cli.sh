@@ -121,7 +121,8 @@ expect 0 "" caloris list --json
 stdout_like '"queued":2,"running":0,"finished":3'
 
 # Ctrl-C while waiting: 130; the job of run is cancelled, that of wait is not.
-# (Jobs in the background of a script ignore SIGINT; timeout brings it back, and passes on what it gets.)
+# (Jobs in the background of a script ignore SIGINT; timeout brings it back, and passes on what it gets: twice, but for
+# --foreground, and the second one ends at once.)
 # interrupted WORDS TEST… -- CMD…: as soon as the test holds; it says these words.
 interrupted()
 {
@@ -132,7 +133,7 @@ interrupted()
         shift
     done
     shift
-    timeout --preserve-status 60 "$@" >"$WORK/out" 2>"$WORK/err" </dev/null &
+    timeout --foreground --preserve-status 60 "$@" >"$WORK/out" 2>"$WORK/err" </dev/null &
     local running=$!
     await 30 "${holds[@]}" || fail "$*: not even begun"
     kill -INT "$running"
@@ -160,3 +161,14 @@ expect 0 "" caloris cancel 4
 wait "$waiter"
 code=$?
 [ $code = 1 ] || fail "wait ended with $code: $(cat "$WORK/wait.log")"
+
+# More than the queue takes: try again, later. (A batch does so by itself.)
+caloris-gateway --state "$WORK/small" --name small --max-queued 2 >"$WORK/small.log" 2>&1 &
+await 30 test -e "$HOME/.caloris/small" || fail "the small gateway does not start"
+expect 0 "" caloris submit one --cluster small
+expect 0 "" caloris submit two --cluster small
+expect 75 "max_queued: user $(id -un) has 2 jobs in the queue, as many as may be; try again in 1 s" caloris submit three --cluster small
+stdout_is ""
+expect 0 "" caloris cancel 1 --cluster small
+expect 0 "" caloris submit three --cluster small
+stdout_is 3

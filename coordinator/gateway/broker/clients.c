@@ -125,7 +125,8 @@ static int check_limits(struct caloris_broker *b, const struct user *user, struc
     const uint64_t most = user->limits.max_queued;
     if (most > 0 && user->queued + user->arriving >= most)
         return caloris_err_set(err, CALORIS_AGAIN,
-                               "user %s has %" PRIu64 " jobs in the queue, as many as may be",
+                               "max_queued: user %s has %" PRIu64
+                               " jobs in the queue, as many as may be",
                                user->name, user->queued + user->arriving);
     if (b->lane_table.count >= BROKER_MAX_LANES)
         return caloris_err_set(err, CALORIS_AGAIN,

@@ -198,8 +198,9 @@ void lease_say_why_not(struct caloris_broker *b, const struct caloris_store_job 
     else if (!served)
         snprintf(text, CALORIS_ERR_TEXT, "no group serves model %s", job->model);
     else if (most > 0 && user->running >= most)
-        snprintf(text, CALORIS_ERR_TEXT, "user %s has %" PRIu64 " jobs running, as many as may be",
-                 user->name, user->running);
+        snprintf(text, CALORIS_ERR_TEXT,
+                 "max_running: user %s has %" PRIu64 " jobs running, as many as may be", user->name,
+                 user->running);
     else if (job->alone)
         snprintf(text, CALORIS_ERR_TEXT,
                  "was in %" PRIu32 " crashes: waits for a group that holds nothing else",
