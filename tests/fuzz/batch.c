@@ -1,5 +1,5 @@
-/* A line of a batch: of the input, in either form; and one of the output, which --resume reads. What
- * is written for a line says its number. */
+/* A line of a batch: of the input, in either form; and one of the output, which --resume reads.
+ * What is written for a line says its number. */
 #include "base/buf.h"
 #include "base/err.h"
 #include "proto/jobs.h"
