@@ -34,7 +34,7 @@ static const struct {
 
 struct values {
     char *model, *gateway, *cluster, *server_key, *certificate, *jobs, *out, *logits, *trace, *name;
-    char *isa;
+    char *isa, *calibrate;
     bool resume, json, profile;
     int64_t comm, log_level, log_format, weights;
     int64_t ranks, threads, max_requests, max_canvas, max_step_rows, kv_tokens, row_budget;
@@ -219,6 +219,12 @@ static const struct caloris_option options[] = {
      .argument = "FORMAT",
      .help = "how matrices stand in memory, whatever the files hold (fp32 is the reference); auto: "
              "as a shard file holds them, else fp32"},
+    {.name = "calibrate",
+     .type = CALORIS_OPTION_TEXT,
+     .offset = AT(calibrate),
+     .argument = "FILE",
+     .help = "int8 and int4 made from safetensors: lines {\"ids\": [1, 2, …]} to look for outliers "
+             "with, or \"none\" (default: 256 ids of its own)"},
     {.name = "isa",
      .type = CALORIS_OPTION_TEXT,
      .offset = AT(isa),
@@ -389,6 +395,11 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
     if (work->verb == VERB_DOCTOR)
         return caloris_doctor_body(engine, &work->doctor, err);
+    if (facts->calibrate_s > 0)
+        caloris_log(CALORIS_LOG_INFO,
+                    "calibrated in %.2f s: outliers are %zu columns, kept apart in bf16, and %zu "
+                    "matrices, wholly in bf16",
+                    facts->calibrate_s, facts->outlier_columns, facts->outlier_matrices);
     caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
     if (facts->watch_warning)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->watch_warning);
@@ -496,6 +507,7 @@ static int run(const struct values *v, enum verb verb)
         .max_step_rows = (size_t)v->max_step_rows,
         .kv_tokens = (size_t)v->kv_tokens,
         .weights = v->weights == 0 ? NULL : caloris_engine_format((size_t)v->weights - 1),
+        .calibrate = v->calibrate,
         .isa = v->isa,
         .profile = v->profile,
         .planned = verb == VERB_RUN ? announce_plan : NULL,

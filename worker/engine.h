@@ -32,6 +32,9 @@ struct caloris_engine_options {
     size_t kv_tokens;     /* positions whose K/V are kept, over all cached canvases. 0: chosen */
     /* A name of caloris_engine_format; NULL: what the folder's shard file holds, else the first. */
     const char *weights;
+    /* Ids to look for outliers with, where int8 or int4 weights are made from safetensors: a file
+     * of lines {"ids": [1, 2, …]}; NULL: 256 of our own; "none": nothing is looked for. */
+    const char *calibrate;
     const char *isa; /* kernels up to this instruction set ("avx2"); NULL: all that run here */
     bool profile;    /* measure the phases of steps: caloris_engine_profile */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir:
@@ -72,7 +75,7 @@ struct caloris_rank_share {
     size_t kv_head_first, kv_heads;
     size_t ffn_first, ffn;
     size_t vocab_first, vocab;
-    uint64_t weight_bytes; /* weights in memory */
+    uint64_t weight_bytes; /* weights in memory; before a calibration the most they may be */
     uint64_t read_bytes;   /* tensor bytes this rank preads from the model's files */
     uint64_t kv_bytes;     /* K/V */
     uint64_t work_bytes;   /* activations, plan and result buffers, all-reduce scratch */
@@ -90,6 +93,7 @@ int caloris_engine_plan(struct caloris_engine_options *options, struct caloris_m
 struct caloris_sharded_tensor {
     const char *name, *format; /* "int8"; NULL: a vector, kept as it is */
     size_t rows, cols;
+    size_t outliers;       /* columns that are kept in bf16 besides */
     double relative_error; /* ‖W - Ŵ‖ / ‖W‖ of a matrix */
 };
 
@@ -250,8 +254,10 @@ struct caloris_engine_facts {
     const char *format;        /* of the matrices: "int8" */
     const char *kernels;       /* that multiply with them on rank 0: "avx512-vnni" */
     size_t max_requests, max_canvas, max_step_rows, kv_tokens;
-    const struct caloris_rank_share *shares; /* [ranks] */
-    double load_s;                           /* seconds spent loading */
+    const struct caloris_rank_share *shares;  /* [ranks] */
+    double load_s;                            /* seconds spent loading */
+    double calibrate_s;                       /* of them calibrating; 0: it was not */
+    size_t outlier_columns, outlier_matrices; /* multiplied apart in bf16; wholly in bf16 */
 };
 
 const struct caloris_engine_facts *caloris_engine_facts(const struct caloris_engine *engine);

@@ -2,6 +2,7 @@
 #ifndef CALORIS_ENGINE_IMPL_H
 #define CALORIS_ENGINE_IMPL_H
 
+#include "worker/calibrate.h"
 #include "worker/engine.h"
 #include "worker/memory.h"
 
@@ -16,6 +17,7 @@ struct caloris_engine {
     struct caloris_pool *pool;
     struct caloris_model_config config;
     struct caloris_stored stored; /* the folder's shard file */
+    struct caloris_sample sample; /* to calibrate with; empty: nothing is calibrated */
     struct caloris_weights weights;
     struct caloris_memory memory;
     struct caloris_nn nn;

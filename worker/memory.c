@@ -229,8 +229,9 @@ int caloris_memory_share(const struct caloris_engine_options *options,
     share->work_bytes = memory.bytes - share->kv_bytes;
     if (options->synthetic)
         return 0; /* as much as half of the memory holds: known when it is made */
+    const bool calibrated = !options->calibrate || strcmp(options->calibrate, "none") != 0;
     return caloris_weights_plan(options->model_dir, config, &split, caloris_memory_format(options),
-                                &share->weight_bytes, &share->read_bytes, err);
+                                calibrated, &share->weight_bytes, &share->read_bytes, err);
 }
 
 void caloris_memory_balance(struct caloris_rank_share *shares, int ranks)

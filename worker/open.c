@@ -25,7 +25,11 @@ static int read_config(struct caloris_engine *engine, struct caloris_err *err)
 {
     if (caloris_memory_config(&engine->options, &engine->config, err) < 0)
         return -1;
-    return caloris_memory_limits(&engine->options, &engine->config, &engine->stored, err);
+    if (caloris_memory_limits(&engine->options, &engine->config, &engine->stored, err) < 0)
+        return -1;
+    return caloris_calibrate_wanted(&engine->options, &engine->stored)
+               ? caloris_sample_make(&engine->options, &engine->config, &engine->sample, err)
+               : 0;
 }
 
 static int make_buffers(struct caloris_engine *engine, struct caloris_err *err)
@@ -76,7 +80,30 @@ static void count_loaded(void *arg, uint64_t bytes)
     caloris_comm_loaded(engine->comm, bytes);
 }
 
-static int load_weights(struct caloris_engine *engine, struct caloris_err *err)
+/* Outliers for the load; all ranks come out alike. */
+static int calibrate(struct caloris_engine *engine, struct caloris_calibration **calibration,
+                     struct caloris_err *err)
+{
+    bool lost = false;
+    *calibration = NULL;
+    if (engine->sample.rows == 0)
+        return 0;
+    const uint64_t start = caloris_time_ns();
+    *calibration = caloris_calibrate(engine->options.model_dir, &engine->config, &engine->sample,
+                                     engine->comm, engine->pool, NULL, &lost, err);
+    caloris_sample_free(&engine->sample);
+    if (!*calibration)
+        return lost ? caloris_engine_lose(engine, err) : -1;
+    engine->facts.calibrate_s = (double)(caloris_time_ns() - start) * 1e-9;
+    for (size_t i = 0; i <= engine->config.layers * CALORIS_LAYER_PRODUCTS; i++) {
+        engine->facts.outlier_columns += (*calibration)->of[i].n;
+        engine->facts.outlier_matrices += (*calibration)->of[i].whole;
+    }
+    return 0;
+}
+
+static int load_weights(struct caloris_engine *engine,
+                        const struct caloris_calibration *calibration, struct caloris_err *err)
 {
     const struct caloris_engine_options *o = &engine->options;
     const enum caloris_format format = caloris_memory_format(o);
@@ -86,7 +113,7 @@ static int load_weights(struct caloris_engine *engine, struct caloris_err *err)
         return caloris_weights_invent(&engine->config, &engine->nn.split, format, engine->pool,
                                       half_of_memory(engine), &engine->weights, &bytes, err);
     int rc = caloris_weights_load(o->model_dir, &engine->config, &engine->nn.split, format,
-                                  engine->pool, &peers, &engine->weights, err);
+                                  calibration, engine->pool, &peers, &engine->weights, err);
     free(engine->compared);
     engine->compared = NULL;
     return rc;
@@ -107,11 +134,14 @@ int caloris_engine_lose(struct caloris_engine *engine, struct caloris_err *err)
 
 /* All that decides what a rank computes and how much it sends: two ranks of one world differ in
  * none of it. */
-enum { TERMS_TEXT = 352 };
+enum { TERMS_TEXT = 400 };
 
 static void describe_terms(const struct caloris_engine *engine, char text[TERMS_TEXT])
 {
-    char from[48] = "";
+    char from[96] = "";
+    if (engine->sample.rows > 0)
+        snprintf(from, sizeof(from), " calibrated on %zu ids %08" PRIx32, engine->sample.rows,
+                 engine->sample.check);
     if (engine->stored.there)
         snprintf(from, sizeof(from), " of shard file %08" PRIx32, engine->stored.check);
     const struct caloris_model_config *c = &engine->config;
@@ -225,7 +255,12 @@ int caloris_engine_open(struct caloris_engine *engine, struct caloris_err *err)
     fill_facts(engine);
     if (engine->rank == 0 && engine->options.planned)
         engine->options.planned(&engine->facts);
-    if (caloris_engine_agree(engine, load_weights(engine, &mine), &mine, err) < 0)
+    struct caloris_calibration *calibration;
+    if (calibrate(engine, &calibration, err) < 0)
+        return -1;
+    int rc = load_weights(engine, calibration, &mine);
+    caloris_calibration_free(calibration);
+    if (caloris_engine_agree(engine, rc, &mine, err) < 0)
         return -1;
     if (compare_cores(engine, err) < 0)
         return -1;
@@ -244,5 +279,6 @@ void caloris_engine_close(struct caloris_engine *engine)
     caloris_pool_free(engine->pool);
     free(engine->shares);
     free(engine->compared);
+    caloris_sample_free(&engine->sample);
     free(engine);
 }

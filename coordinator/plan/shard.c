@@ -67,8 +67,11 @@ static int tell_tensor(void *arg, const struct caloris_sharded_tensor *tensor,
         fprintf(telling->to, "%-48s %17s  %-6s %s\n", "matrix", "shape", "as", "relative error");
     char shape[64];
     snprintf(shape, sizeof(shape), "%zu x %zu", tensor->rows, tensor->cols);
-    fprintf(telling->to, "%-48s %17s  %-6s %.2e\n", tensor->name, shape, tensor->format,
+    fprintf(telling->to, "%-48s %17s  %-6s %.2e", tensor->name, shape, tensor->format,
             tensor->relative_error);
+    if (tensor->outliers > 0)
+        fprintf(telling->to, "  %zu outlier columns in bf16", tensor->outliers);
+    fputc('\n', telling->to);
     return 0;
 }
 

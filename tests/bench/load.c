@@ -155,7 +155,7 @@ static int load_once(const char *dir, const struct caloris_model_config *config,
     struct caloris_weights weights;
     const uint64_t start = caloris_time_ns();
     caloris_model_split(config, 1, 0, &split);
-    if (caloris_weights_load(dir, config, &split, format, pool, NULL, &weights, err) < 0)
+    if (caloris_weights_load(dir, config, &split, format, NULL, pool, NULL, &weights, err) < 0)
         return -1;
     *seconds = (double)(caloris_time_ns() - start) * 1e-9;
     caloris_weights_free(&weights);

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "tests/tp/logits.h"
 #include "tests/unit/model_support.h"
 #include "tests/unit/tiny_llada.h"
 #include "worker/comm/comm.h"
@@ -125,8 +126,8 @@ static int compare_rank(struct caloris_comm *comm, void *arg, struct caloris_err
     struct caloris_model_split split;
     struct caloris_weights mine;
     caloris_model_split(&world->config, caloris_comm_size(comm), caloris_comm_rank(comm), &split);
-    if (caloris_weights_load(world->dir, &world->config, &split, world->format, NULL, &peers, &mine,
-                             err) < 0)
+    if (caloris_weights_load(world->dir, &world->config, &split, world->format, NULL, NULL, &peers,
+                             &mine, err) < 0)
         return -1;
     int rc = expect_part("head", &mine.head, 0, split.vocab, &world->whole->head, split.vocab_first,
                          0, err);
@@ -151,7 +152,7 @@ static void weights_do_not_depend_on_the_split(void **state)
             expect_ok(caloris_model_config_load(dir, &world.config, &err), &err);
             caloris_model_split(&world.config, 1, 0, &split);
             expect_ok(caloris_weights_load(dir, &world.config, &split, world.format, NULL, NULL,
-                                           &whole, &err),
+                                           NULL, &whole, &err),
                       &err);
             for (int i = 0; i < RANK_COUNTS; i++) {
                 if (caloris_comm_run_threads(rank_counts[i], compare_rank, &world, &err) < 0)
@@ -164,46 +165,6 @@ static void weights_do_not_depend_on_the_split(void **state)
 }
 
 /* ---- logits ---------------------------------------------------------------------------------- */
-
-struct logits {
-    const int32_t *ids;
-    size_t n, vocab, row;
-    float *to; /* [n, vocab] */
-};
-
-static int keep_rows(void *arg, const float *logits, size_t rows, struct caloris_err *err)
-{
-    (void)err;
-    struct logits *l = arg;
-    assert_true(l->row + rows <= l->n);
-    memcpy(l->to + l->row * l->vocab, logits, rows * l->vocab * sizeof(float));
-    l->row += rows;
-    return 0;
-}
-
-static int logits_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
-{
-    struct logits *l = arg;
-    return caloris_engine_logits(engine, l->ids, l->n, keep_rows, l, err);
-}
-
-struct deviation {
-    double square, worst;
-    size_t n;
-};
-
-static void deviate(struct deviation *d, double a, double b)
-{
-    const double off = fabs(a - b);
-    d->square += off * off;
-    d->worst = !(off <= d->worst) ? off : d->worst;
-    d->n++;
-}
-
-static double rms(const struct deviation *d)
-{
-    return sqrt(d->square / (double)d->n);
-}
 
 static const enum tiny_llada_format rounded_as[CALORIS_FORMATS] = {
     [CALORIS_FORMAT_BF16] = TINY_LLADA_BF16,
@@ -251,8 +212,7 @@ static bool check_engine(const char *model, const char *dir, enum caloris_format
         .weights = caloris_format_name(format),
     };
     const size_t all = input->n * input->vocab;
-    struct caloris_err err = {0};
-    struct logits l = {input->ids, input->n, input->vocab, 0, calloc(all, sizeof(float))};
+    struct logits l;
     double *slow = calloc(all, sizeof(*slow));
     bool *computed = malloc(input->n * sizeof(*computed));
     memset(computed, true, input->n * sizeof(*computed));
@@ -261,8 +221,7 @@ static bool check_engine(const char *model, const char *dir, enum caloris_format
     struct tiny_llada_kept *kept = tiny_llada_keep(tiny, input->n);
     tiny_llada_round(tiny, rounded_as[format], (size_t)ranks);
     assert_int_equal(tiny_llada_rows(tiny, kept, input->ids, computed, slow), 0);
-    expect_ok(caloris_engine_run(&options, logits_body, &l, NULL, &err), &err);
-    assert_int_equal(l.row, input->n);
+    logits_run(&options, input->ids, input->n, &l);
 
     struct deviation ours = {0}, explained = {0}, unexplained = {0};
     for (size_t i = 0; i < all; i++) {
@@ -272,14 +231,15 @@ static bool check_engine(const char *model, const char *dir, enum caloris_format
     }
     printf("%s %s %d ranks, %zu rows: off fp32 by %.2g (worst %.2g), of which not explained by the "
            "format %.2g (%.2g)\n",
-           model, caloris_format_name(format), ranks, input->n, rms(&ours), ours.worst,
-           rms(&unexplained), unexplained.worst);
+           model, caloris_format_name(format), ranks, input->n, deviation_rms(&ours), ours.worst,
+           deviation_rms(&unexplained), unexplained.worst);
     const bool equal = unexplained.worst < 1e-4;
-    if (!(rms(&ours) < 1.25 * rms(&explained) && rms(&unexplained) < 0.5 * rms(&explained)) ||
-        !(rms(&ours) > 1e-3))
+    if (!(deviation_rms(&ours) < 1.25 * deviation_rms(&explained) &&
+          deviation_rms(&unexplained) < 0.5 * deviation_rms(&explained)) ||
+        !(deviation_rms(&ours) > 1e-3))
         fail_msg("%s %s on %d ranks: off fp32 by %g, the format explains %g, off that by %g", model,
-                 caloris_format_name(format), ranks, rms(&ours), rms(&explained),
-                 rms(&unexplained));
+                 caloris_format_name(format), ranks, deviation_rms(&ours),
+                 deviation_rms(&explained), deviation_rms(&unexplained));
     free(l.to);
     free(slow);
     free(computed);
@@ -431,39 +391,12 @@ static int no_body(struct caloris_engine *engine, void *arg, struct caloris_err 
     return 0;
 }
 
-/* Writes a NaN over number `at` of a tensor if this file has it. */
-static bool damage_file(const char *path, const char *name, size_t at)
+static void damage(const char *dir, const char *name, size_t count, size_t at)
 {
-    uint64_t n;
-    FILE *file = fopen(path, "r+b");
-    assert_non_null(file);
-    assert_int_equal(fread(&n, sizeof(n), 1, file), 1);
-    char *header = calloc(n + 1, 1);
-    assert_int_equal(fread(header, 1, n, file), n);
-    json_t *json = caloris_json_parse(header, n, path, NULL);
-    const json_t *tensor = json_object_get(json, name);
-    const json_t *offsets = json_object_get(tensor, "data_offsets");
-    const size_t offset = (size_t)json_integer_value(json_array_get(offsets, 0));
-    const float nan = NAN;
-    if (tensor) {
-        assert_int_equal(fseek(file, (long)(8 + n + offset + at * sizeof(nan)), SEEK_SET), 0);
-        assert_int_equal(fwrite(&nan, sizeof(nan), 1, file), 1);
-    }
-    json_decref(json);
-    free(header);
-    fclose(file);
-    return tensor != NULL;
-}
-
-static void damage(const char *dir, const char *name, size_t at)
-{
-    bool found = false;
-    for (int i = 1; i <= 2; i++) {
-        char path[2 * MODEL_PATH];
-        snprintf(path, sizeof(path), "%s/model-%05d-of-00002.safetensors", dir, i);
-        found |= damage_file(path, name, at);
-    }
-    assert_true(found);
+    float *numbers = model_tensor(dir, name, count);
+    numbers[at] = NAN;
+    model_change_tensor(dir, name, numbers, count);
+    free(numbers);
 }
 
 /* Only the last of three ranks sees the number, some of the others wait for it: all leave. */
@@ -471,11 +404,11 @@ static void a_number_that_is_none_ends_the_load_on_all_ranks(void **state)
 {
     static const struct {
         const char *name;
-        size_t row, row_length;
+        size_t row, rows, row_length;
     } cases[] = {
-        {"model.transformer.blocks.1.attn_out.weight", 17, 48},
-        {"model.transformer.blocks.2.ff_out.weight", 5, 88},
-        {"model.transformer.ff_out.weight", 319, 48},
+        {"model.transformer.blocks.1.attn_out.weight", 17, 48, 48},
+        {"model.transformer.blocks.2.ff_out.weight", 5, 48, 88},
+        {"model.transformer.ff_out.weight", 319, 320, 48},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -483,7 +416,8 @@ static void a_number_that_is_none_ends_the_load_on_all_ranks(void **state)
         struct caloris_err err = {0};
         model_make_dir(dir);
         model_copy(model_golden("llada", from), dir);
-        damage(dir, cases[i].name, (cases[i].row + 1) * cases[i].row_length - 1);
+        damage(dir, cases[i].name, cases[i].rows * cases[i].row_length,
+               (cases[i].row + 1) * cases[i].row_length - 1);
         const struct caloris_engine_options options = {
             .model_dir = dir,
             .transport = CALORIS_TRANSPORT_THREADS,
@@ -523,15 +457,15 @@ static void a_row_too_long_for_int8(void **state)
     for (int ranks = 1; ranks <= 2; ranks++) {
         struct caloris_weights weights;
         caloris_model_split(&config, ranks, 0, &split);
-        int planned =
-            caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_INT8, &memory, &read, &err);
+        int planned = caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_INT8, false,
+                                           &memory, &read, &err);
         if (ranks == 2) {
             expect_ok(planned, &err);
             continue;
         }
         expect_complaint(planned, &err, CALORIS_BAD_MODEL, "at most 131072 columns on a rank");
         int loaded = caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_INT8, NULL, NULL,
-                                          &weights, &err);
+                                          NULL, &weights, &err);
         expect_complaint(loaded, &err, CALORIS_BAD_MODEL, "at most 131072 columns on a rank");
     }
     model_remove_dir(dir);

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "tests/tp/logits.h"
 #include "tests/unit/model_support.h"
 #include "worker/engine.h"
 #include "worker/kernels/kernels.h"
@@ -37,43 +38,15 @@ static struct caloris_engine_options options_of(const char *dir, const char *wei
 
 /* ---- logits ---------------------------------------------------------------------------------- */
 
-struct logits {
-    int32_t ids[24];
-    size_t row, vocab;
-    float *to;
-    uint64_t bytes_read;
-};
-enum { IDS = 24, VOCAB_MOST = 1024 };
-
-static int keep_rows(void *arg, const float *logits, size_t rows, struct caloris_err *err)
-{
-    struct logits *l = arg;
-    (void)err;
-    memcpy(l->to + l->row * l->vocab, logits, rows * l->vocab * sizeof(float));
-    l->row += rows;
-    return 0;
-}
-
-static int logits_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
-{
-    struct logits *l = arg;
-    struct caloris_engine_counters counters;
-    caloris_engine_counters(engine, &counters);
-    l->bytes_read = counters.bytes_read;
-    l->vocab = caloris_engine_facts(engine)->model.vocab;
-    assert_true(l->vocab <= VOCAB_MOST);
-    for (int i = 0; i < IDS; i++)
-        l->ids[i] = (int32_t)((size_t)(i * 37 + 5) % l->vocab);
-    return caloris_engine_logits(engine, l->ids, IDS, keep_rows, l, err);
-}
+enum { IDS = 24 };
 
 static void run_logits(const char *dir, const char *weights, int ranks, struct logits *l)
 {
     const struct caloris_engine_options options = options_of(dir, weights, ranks);
-    struct caloris_err err = {0};
-    *l = (struct logits){.to = calloc((size_t)IDS * VOCAB_MOST, sizeof(float))};
-    expect_ok(caloris_engine_run(&options, logits_body, l, NULL, &err), &err);
-    assert_int_equal(l->row, IDS);
+    int32_t ids[IDS];
+    for (int i = 0; i < IDS; i++)
+        ids[i] = (i * 37 + 5) % 320; /* the smallest vocabulary of them */
+    logits_run(&options, ids, IDS, l);
 }
 
 static void shard(const char *from, const char *weights, char dir[MODEL_PATH])
@@ -181,7 +154,7 @@ static void flip_magic(struct file *f)
 }
 static void newer_version(struct file *f)
 {
-    f->bytes[VERSION_AT] = 2;
+    f->bytes[VERSION_AT] = 3;
 }
 static void flip_table(struct file *f)
 {
@@ -275,7 +248,7 @@ static const struct {
     const char *complaint;
 } damages[] = {
     {flip_magic, "caloris.shard is no shard file"},
-    {newer_version, "caloris.shard is a shard file of version 2, this program reads version 1"},
+    {newer_version, "caloris.shard is a shard file of version 3, this program reads version 2"},
     {flip_table, "caloris.shard: header and table, bytes 16 to"},
     {flip_checksum, "caloris.shard: header and table, bytes 16 to"},
     {flip_padding, "caloris.shard: header and table, bytes 16 to"},
@@ -336,6 +309,58 @@ static void damaged_files_are_refused(void **state)
     struct logits l;
     run_logits(dir, "int8", 3, &l); /* whole again */
     free(l.to);
+    free(whole.bytes);
+    model_remove_dir(dir);
+}
+
+static void outlier_beyond(struct file *f)
+{
+    char *at = memmem(f->bytes, f->data_start, "\"outliers\":[", 12);
+    assert_non_null(at);
+    at[12 + strcspn(at + 12, ",]") - 3] = '9'; /* of 768 columns */
+    seal(f);
+}
+static void outliers_descend(struct file *f)
+{
+    char *at = memmem(f->bytes, f->data_start, "\"outliers\":[", 12);
+    assert_non_null(at);
+    memset(strchr(at, ',') + 1, ' ', 2); /* of three digits */
+    seal(f);
+}
+static void no_outliers(struct file *f)
+{
+    char *at = memmem(f->bytes, f->data_start, "\"outliers\":[", 12);
+    assert_non_null(at);
+    at[1] = 'O';
+    seal(f);
+}
+
+/* The demo model has some. */
+static void damaged_outliers_are_refused(void **state)
+{
+    static const struct {
+        void (*damage)(struct file *file);
+        const char *complaint;
+    } cases[] = {
+        {outlier_beyond, "outliers are no ascending columns of 768"},
+        {outliers_descend, "outliers are no ascending columns of 768"},
+        {no_outliers, "the table has another model.transformer.blocks.0.ff_out.weight"},
+    };
+    char dir[MODEL_PATH], from[MODEL_PATH];
+    struct file whole;
+    (void)state;
+    snprintf(from, sizeof(from), "%s/deploy/models/tinycoder", getenv("CALORIS_SOURCE_DIR"));
+    shard(from, "int8", dir);
+    read_file(dir, &whole);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct file odd = whole;
+        odd.bytes = malloc(whole.n + 64);
+        memcpy(odd.bytes, whole.bytes, whole.n);
+        cases[i].damage(&odd);
+        model_write(dir, CALORIS_SHARD_FILE, odd.bytes, odd.n);
+        free(odd.bytes);
+        expect_refused(dir, NULL, CALORIS_BAD_MODEL, cases[i].complaint);
+    }
     free(whole.bytes);
     model_remove_dir(dir);
 }
@@ -475,6 +500,7 @@ int main(void)
         cmocka_unit_test(logits_are_those_of_weights_packed_at_load),
         cmocka_unit_test(bytes_read_are_those_planned),
         cmocka_unit_test(damaged_files_are_refused),
+        cmocka_unit_test(damaged_outliers_are_refused),
         cmocka_unit_test(any_flipped_bit_is_found),
         cmocka_unit_test(another_format_or_model_is_refused),
         cmocka_unit_test(a_file_appears_whole_or_not_at_all),

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,6 +209,41 @@ float *model_tensor(const char *dir, const char *name, size_t count)
     closedir(open);
     assert_non_null(out);
     return out;
+}
+
+/* The tensor's header entry, or NULL; *json to free. */
+static const json_t *entry_of(const char *bytes, const char *name, json_t **json)
+{
+    *json = json_loadb(bytes + 8, header_length(bytes), 0, NULL);
+    assert_non_null(*json);
+    return json_object_get(*json, name);
+}
+
+void model_change_tensor(const char *dir, const char *name, const float *numbers, size_t count)
+{
+    bool found = false;
+    DIR *open = opendir(dir);
+    assert_non_null(open);
+    for (const char *file; !found && (file = next_file(open));) {
+        if (!is_safetensors(file))
+            continue;
+        size_t n;
+        json_t *json;
+        char *bytes = read_file(dir, file, &n);
+        const json_t *entry = entry_of(bytes, name, &json);
+        if (entry) {
+            const json_t *first = json_array_get(json_object_get(entry, "data_offsets"), 0);
+            assert_string_equal(json_string_value(json_object_get(entry, "dtype")), "F32");
+            memcpy(bytes + 8 + header_length(bytes) + json_integer_value(first), numbers,
+                   count * sizeof(*numbers));
+            model_write(dir, file, bytes, n);
+            found = true;
+        }
+        json_decref(json);
+        free(bytes);
+    }
+    closedir(open);
+    assert_true(found);
 }
 
 uint64_t model_header_bytes(const char *dir)

@@ -35,6 +35,9 @@ json_t *model_read_json(const char *dir, const char *name);
 /* The whole tensor in fp32 (count numbers), from whichever file of the folder has it. Free it. */
 float *model_tensor(const char *dir, const char *name, size_t count);
 
+/* Writes it back, where it stands as F32 in a copy of a folder. */
+void model_change_tensor(const char *dir, const char *name, const float *numbers, size_t count);
+
 /* Σ (8 + header) over the safetensors files, plus the index: what is read besides tensors. */
 uint64_t model_header_bytes(const char *dir);
 

@@ -55,10 +55,10 @@ static void load(const char *dir, const struct caloris_model_config *config, int
 {
     struct caloris_err err = {0};
     caloris_model_split(config, ranks, rank, &out->split);
-    expect_ok(caloris_weights_plan(dir, config, &out->split, CALORIS_FORMAT_FP32,
+    expect_ok(caloris_weights_plan(dir, config, &out->split, CALORIS_FORMAT_FP32, false,
                                    &out->memory_bytes, &out->read_bytes, &err),
               &err);
-    expect_ok(caloris_weights_load(dir, config, &out->split, CALORIS_FORMAT_FP32, pool, NULL,
+    expect_ok(caloris_weights_load(dir, config, &out->split, CALORIS_FORMAT_FP32, NULL, pool, NULL,
                                    &out->weights, &err),
               &err);
 }
@@ -326,9 +326,10 @@ static void test_little_model(void **state)
     struct caloris_model_split split;
     uint64_t memory, read;
     caloris_model_split(&untied, 1, 0, &split);
-    expect_complaint(
-        caloris_weights_plan(dir, &untied, &split, CALORIS_FORMAT_FP32, &memory, &read, &err), &err,
-        CALORIS_BAD_MODEL, "a.safetensors: unknown tensor model.transformer.ff_out.weight");
+    expect_complaint(caloris_weights_plan(dir, &untied, &split, CALORIS_FORMAT_FP32, false, &memory,
+                                          &read, &err),
+                     &err, CALORIS_BAD_MODEL,
+                     "a.safetensors: unknown tensor model.transformer.ff_out.weight");
     spec.n--; /* the head is the last one */
     model_spec_write(&spec, dir);
     config = model_read_json(dir, "config.json");
@@ -369,7 +370,7 @@ static void test_kv_heads_unsaid(void **state)
             check_model(dir, 5, NULL);
         } else {
             caloris_model_split(&config, 1, 0, &split);
-            expect_complaint(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32,
+            expect_complaint(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, false,
                                                   &memory, &read, &err),
                              &err, CALORIS_BAD_MODEL,
                              "blocks.0.k_proj.weight: shape is 16 x 48, config.json wants 48 x 48");
@@ -408,10 +409,12 @@ static void check_bytes(const char *dir, const struct caloris_model_config *conf
     uint64_t memory, planned, self, ignored;
     const uint64_t headers = model_header_bytes(dir);
     caloris_model_split(config, ranks, rank, &split);
-    expect_ok(caloris_weights_plan(dir, config, &split, format, &memory, &planned, &err), &err);
+    expect_ok(caloris_weights_plan(dir, config, &split, format, false, &memory, &planned, &err),
+              &err);
     mapped_bytes = 0;
     uint64_t before = bytes_read_so_far(&self, &ignored);
-    expect_ok(caloris_weights_load(dir, config, &split, format, NULL, NULL, &weights, &err), &err);
+    expect_ok(caloris_weights_load(dir, config, &split, format, NULL, NULL, NULL, &weights, &err),
+              &err);
     uint64_t after = bytes_read_so_far(&ignored, &ignored);
     assert_int_equal(after - before - self, planned + headers);
     assert_int_equal(weights.bytes_read, planned);
@@ -449,9 +452,9 @@ static void test_whole_tensors_take_one_read(void **state)
     expect_ok(caloris_model_config_load(model_golden("llada-gqa", dir), &config, &err), &err);
     caloris_model_split(&config, 1, 0, &split);
     bytes_read_so_far(&ignored, &before);
-    expect_ok(
-        caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL, NULL, &weights, &err),
-        &err);
+    expect_ok(caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL, NULL, NULL,
+                                   &weights, &err),
+              &err);
     bytes_read_so_far(&ignored, &after);
     uint64_t tensors = WHOLE_TENSORS + (TENSORS - WHOLE_TENSORS) * config.layers;
     uint64_t header = 2; /* its length, then itself */
@@ -480,8 +483,8 @@ static void test_ranks_read_each_byte_once(void **state)
             struct caloris_model_split split;
             uint64_t memory, read;
             caloris_model_split(&config, rank_counts[i], k, &split);
-            expect_ok(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, &memory,
-                                           &read, &err),
+            expect_ok(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, false,
+                                           &memory, &read, &err),
                       &err);
             sum += read;
         }
@@ -501,8 +504,8 @@ static void test_no_memory(void **state)
     expect_ok(caloris_model_config_load(model_golden("llada", dir), &config, &err), &err);
     caloris_model_split(&config, 1, 0, &split);
     refuse_memory = true;
-    int rc =
-        caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL, NULL, &weights, &err);
+    int rc = caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL, NULL, NULL,
+                                  &weights, &err);
     expect_complaint(rc, &err, CALORIS_NO_MEMORY, "weights: 380.0 KiB of memory");
     rc = caloris_weights_invent(&config, &split, CALORIS_FORMAT_FP32, NULL, 1 << 30, &weights,
                                 &bytes, &err);

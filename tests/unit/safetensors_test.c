@@ -32,9 +32,9 @@ static void expect(const char *dir, const char *what, const char *complaint)
         caloris_model_split(&config, n, n - 1, &split);
         for (int loading = 0; loading < 2; loading++) {
             int rc = loading ? caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL,
-                                                    NULL, &weights, &err)
+                                                    NULL, NULL, &weights, &err)
                              : caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32,
-                                                    &memory, &read, &err);
+                                                    false, &memory, &read, &err);
             if (!complaint && rc < 0)
                 fail_msg("%s: %s", what, err.text);
             if (complaint && rc == 0)

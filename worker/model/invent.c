@@ -70,7 +70,8 @@ static size_t count_distinct(const struct caloris_model_config *config,
                              uint64_t memory_limit)
 {
     size_t distinct = config->layers;
-    while (distinct > 1 && caloris_weights_bytes(config, split, format, distinct) > memory_limit)
+    while (distinct > 1 &&
+           caloris_weights_bytes(config, split, format, NULL, distinct) > memory_limit)
         distinct--;
     return distinct;
 }
@@ -83,7 +84,7 @@ int caloris_weights_invent(const struct caloris_model_config *config,
 {
     struct caloris_pieces pieces;
     size_t distinct = count_distinct(config, split, format, memory_limit);
-    if (caloris_weights_reserve(config, split, format, distinct, weights, err) < 0)
+    if (caloris_weights_reserve(config, split, format, NULL, distinct, weights, err) < 0)
         return -1;
     int rc = caloris_pieces_list(config, split, distinct, "", NULL, &pieces, err);
     if (rc == 0) {
@@ -95,6 +96,6 @@ int caloris_weights_invent(const struct caloris_model_config *config,
         caloris_weights_free(weights);
         return -1;
     }
-    *bytes = caloris_weights_bytes(config, split, format, distinct);
+    *bytes = caloris_weights_bytes(config, split, format, NULL, distinct);
     return 0;
 }

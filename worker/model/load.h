@@ -17,6 +17,14 @@ struct caloris_loading {
 int caloris_load_rows(struct caloris_loading *loading, const struct caloris_piece *piece,
                       size_t row, size_t n, void *to, struct caloris_err *err);
 
+/* A whole piece, unless a scale needs what other ranks have of its rows (caloris_load_sliced); arg
+ * is the loading: for caloris_pieces_run. */
+int caloris_load_piece(const struct caloris_piece *piece, void *staging, void *arg,
+                       struct caloris_err *err);
+
+/* What is apart of n rows from `row` on, which stand at from as in the file. */
+void caloris_load_apart(const struct caloris_piece *piece, size_t row, size_t n, const void *from);
+
 /* The INT8 scales of rows [row, row + n) from the largest magnitudes of the whole tensor's rows. A
  * magnitude that is not a number is an error that names tensor and row. */
 int caloris_load_scales(const struct caloris_loading *loading, const struct caloris_piece *piece,

@@ -9,13 +9,21 @@
 /* How the matrix that this tensor goes to stands in memory: not always as asked for. A vector:
  * FP32. */
 enum caloris_format caloris_weights_format(const struct caloris_model_config *config,
-                                           enum caloris_role role, enum caloris_format format);
+                                           enum caloris_role role, size_t layer,
+                                           enum caloris_format format,
+                                           const struct caloris_calibration *calibration);
+
+/* Of the matrix that this tensor goes to: none where it does not stand in a scaled format. */
+const struct caloris_outliers *
+caloris_weights_outliers(const struct caloris_model_config *config, enum caloris_role role,
+                         size_t layer, enum caloris_format format,
+                         const struct caloris_calibration *calibration);
 
 /* Bytes for `distinct` layers of weights and the table of all layers; SIZE_MAX when that does
  * not fit or a matrix is too long for the format. A multiple of the page size. */
 size_t caloris_weights_bytes(const struct caloris_model_config *config,
                              const struct caloris_model_split *split, enum caloris_format format,
-                             size_t distinct);
+                             const struct caloris_calibration *calibration, size_t distinct);
 
 /* Says that caloris_weights_bytes was SIZE_MAX; -1. */
 int caloris_weights_too_large(enum caloris_format format, struct caloris_err *err);
@@ -24,7 +32,7 @@ int caloris_weights_too_large(enum caloris_format format, struct caloris_err *er
  * layer i % distinct. Contents are zero. Free with caloris_weights_free. */
 int caloris_weights_reserve(const struct caloris_model_config *config,
                             const struct caloris_model_split *split, enum caloris_format format,
-                            size_t distinct, struct caloris_weights *weights,
-                            struct caloris_err *err);
+                            const struct caloris_calibration *calibration, size_t distinct,
+                            struct caloris_weights *weights, struct caloris_err *err);
 
 #endif

@@ -55,7 +55,58 @@ struct caloris_model_split {
 void caloris_model_split(const struct caloris_model_config *config, int ranks, int rank,
                          struct caloris_model_split *split);
 
+/* ---- inputs that one scale a row cannot hold ---------------------------------------------- */
+
+/* A few inputs of a product may be hundreds of times larger than all others, those of down above
+ * all (arXiv 2508.14896): with one INT8 scale for a row the others would be lost. Where a forward
+ * pass over sample ids shows such inputs, their columns are multiplied apart, in BF16; where there
+ * are many, the whole matrix is BF16. The choice belongs to the model, not to the split. */
+enum caloris_product {
+    CALORIS_PRODUCT_QKV,
+    CALORIS_PRODUCT_O,
+    CALORIS_PRODUCT_GATE_UP,
+    CALORIS_PRODUCT_DOWN,
+    CALORIS_LAYER_PRODUCTS,
+    CALORIS_PRODUCT_HEAD = CALORIS_LAYER_PRODUCTS, /* of no layer */
+};
+
+struct caloris_outliers {
+    bool whole;       /* the matrix is BF16 */
+    uint32_t n;       /* else: columns that are apart */
+    uint32_t *column; /* [n] of the unsplit matrix, ascending */
+};
+
+struct caloris_calibration {
+    size_t layers;
+    struct caloris_outliers *of; /* [layers * CALORIS_LAYER_PRODUCTS + 1], the head's last */
+};
+
+/* No outliers anywhere. NULL and err without memory; free with caloris_calibration_free. */
+struct caloris_calibration *caloris_calibration_new(size_t layers, struct caloris_err *err);
+void caloris_calibration_free(struct caloris_calibration *calibration); /* NULL is fine */
+
+/* NULL: a calibration without outliers. layer counts not for the head. */
+const struct caloris_outliers *caloris_calibration_of(const struct caloris_calibration *calibration,
+                                                      enum caloris_product product, size_t layer);
+
+/* Columns that may be apart, of so many. */
+enum { CALORIS_OUTLIERS_MOST = 256 }; /* of any number */
+size_t caloris_outliers_most(size_t in);
+
+/* Chooses from the largest magnitudes of the product's inputs, max [in]. */
+int caloris_calibration_choose(struct caloris_calibration *calibration,
+                               enum caloris_product product, size_t layer, const float *max,
+                               size_t in, struct caloris_err *err);
+
 /* ---- one rank's weights ------------------------------------------------------------------ */
+
+/* Columns of a rank's matrix whose products are computed apart: what the matrix itself holds there
+ * meets zeros. */
+struct caloris_apart {
+    size_t n;
+    uint32_t *column;             /* [n] of the rank's matrix, ascending */
+    struct caloris_matrix matrix; /* [out, n] BF16 */
+};
 
 /* d = hidden, hd = head_dim, and of this rank: h query heads, k KV heads, f FFN columns, v
  * vocabulary rows. A count may be 0. */
@@ -66,22 +117,26 @@ struct caloris_layer_weights {
     float *ffn_norm;               /* [d] */
     struct caloris_matrix gate_up; /* [2 f, d]: gate rows, then up rows */
     struct caloris_matrix down;    /* [d, f] */
+    struct caloris_apart apart[CALORIS_LAYER_PRODUCTS];
 };
 
 struct caloris_weights {
-    struct caloris_matrix embed;           /* [v, d]; FP32 whatever the format of the others */
-    struct caloris_layer_weights *layer;   /* [layers] */
-    float *final_norm;                     /* [d] */
-    struct caloris_matrix head;            /* [v, d]; the same memory as embed where tied */
+    struct caloris_matrix embed;         /* [v, d]; FP32 whatever the format of the others */
+    struct caloris_layer_weights *layer; /* [layers] */
+    float *final_norm;                   /* [d] */
+    struct caloris_matrix head;          /* [v, d]; the same memory as embed where tied */
+    struct caloris_apart head_apart;
     uint64_t bytes_read;                   /* tensor bytes pread so far */
     struct caloris_weights_memory *memory; /* owned */
 };
 
 /* Bytes of one rank with its matrices in that format: in memory (exactly what
- * caloris_weights_load reserves), and of tensor data read from files. */
+ * caloris_weights_load reserves; calibrated: the most that it may, where a shard file does not
+ * say), and of tensor data read from files. */
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, enum caloris_format format,
-                         uint64_t *memory_bytes, uint64_t *read_bytes, struct caloris_err *err);
+                         bool calibrated, uint64_t *memory_bytes, uint64_t *read_bytes,
+                         struct caloris_err *err);
 
 /* The other ranks of the world, for what none of them knows alone: the largest number of a row of
  * which each holds some columns. */
@@ -97,14 +152,29 @@ struct caloris_weights_peers {
  * when there is one. While it runs, each thread has 1 MiB of staging memory beyond the plan, and
  * an INT8 load holds up to CALORIS_WEIGHTS_HELD_BYTES more at a time.
  *
+ * calibration: where to look for outliers (NULL: there are none); a shard file has its own.
+ *
  * INT8 scales cover whole rows of the unsplit tensors: the same at every rank count. With peers
  * (NULL: this rank is the world) an INT8 load is collective, and when it fails on another rank it
  * ends here too, with 0: the caller agrees on the outcome. */
 enum { CALORIS_WEIGHTS_HELD_BYTES = 32 << 20 };
 int caloris_weights_load(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, enum caloris_format format,
-                         struct caloris_pool *pool, const struct caloris_weights_peers *peers,
-                         struct caloris_weights *weights, struct caloris_err *err);
+                         const struct caloris_calibration *calibration, struct caloris_pool *pool,
+                         const struct caloris_weights_peers *peers, struct caloris_weights *weights,
+                         struct caloris_err *err);
+
+/* This rank's FP32 weights with one layer at a time, of safetensors: what a calibration computes
+ * with, in models too large for FP32. weights->layer[i] is there after caloris_stream_layer(i) and
+ * until the next one; the head is not. NULL and err. */
+struct caloris_stream;
+struct caloris_stream *
+caloris_stream_open(const char *dir, const struct caloris_model_config *config,
+                    const struct caloris_model_split *split, struct caloris_pool *pool,
+                    const struct caloris_weights_peers *peers, struct caloris_err *err);
+const struct caloris_weights *caloris_stream_weights(const struct caloris_stream *stream);
+int caloris_stream_layer(struct caloris_stream *stream, size_t layer, struct caloris_err *err);
+void caloris_stream_close(struct caloris_stream *stream); /* NULL is fine */
 
 /* ---- shard files: weights packed once ------------------------------------------------------ */
 
@@ -122,9 +192,11 @@ struct caloris_stored {
 int caloris_shard_find(const char *dir, struct caloris_stored *stored, struct caloris_err *err);
 
 /* Packs the safetensors of dir into out_dir/CALORIS_SHARD_FILE, which appears when it is whole.
- * Holds one tensor at a time of those that ranks have columns of, some rows of the others. */
+ * Holds one tensor at a time of those that ranks have columns of, some rows of the others. Takes
+ * the calibration, which may be NULL, and frees it. */
 int caloris_shard_write(const char *dir, const struct caloris_model_config *config,
-                        enum caloris_format format, struct caloris_pool *pool, const char *out_dir,
+                        enum caloris_format format, struct caloris_calibration *calibration,
+                        struct caloris_pool *pool, const char *out_dir,
                         const struct caloris_sharding *told, struct caloris_err *err);
 
 /* Invented weights (small, pseudo-random) for benchmarks. Layers share `distinct` different

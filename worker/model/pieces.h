@@ -26,6 +26,7 @@ struct caloris_piece {
 
     /* In memory, once attached: rows [to_row, + rows) of a matrix, or a vector. */
     struct caloris_matrix *matrix;
+    struct caloris_apart *apart; /* of the matrix's columns; NULL: an embedding, a vector */
     float *vector;
     size_t to_row;
 };

@@ -20,7 +20,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shard files are read 
 static const char magic[8] = "caloris\n";
 
 enum {
-    VERSION = 1,
+    VERSION = 2,               /* 2: outliers */
     ALIGNMENT = 4096,          /* of what ranks read */
     MAX_TABLE_BYTES = 1 << 26, /* far beyond any model within the limits */
     MODEL_TEXT = 256,
@@ -66,15 +66,26 @@ void caloris_shard_unit(const struct caloris_shard_tensor *tensor, size_t i, siz
     *cols = piece->sliced ? length : tensor->unit_cols;
 }
 
-/* Vectors are all common; matrices are units, behind the scales of all rows where there are any. */
+uint64_t caloris_shard_apart_at(const struct caloris_shard_tensor *tensor)
+{
+    return caloris_size_round_up(tensor->piece->rows * sizeof(float), 64);
+}
+
+/* Vectors are all common; matrices are units, behind the scales of all rows and the columns that
+ * are apart, where there are any. */
 static void lay_out_tensor(struct caloris_shard *shard, const struct caloris_model_config *config,
                            struct caloris_shard_tensor *tensor, uint64_t *offset)
 {
     const struct caloris_piece *piece = tensor->piece;
     const bool vector = piece->unit == 0;
-    tensor->format = caloris_weights_format(config, piece->role, shard->format);
+    tensor->format = caloris_weights_format(config, piece->role, piece->layer, shard->format,
+                                            shard->calibration);
+    tensor->outliers = caloris_weights_outliers(config, piece->role, piece->layer, shard->format,
+                                                shard->calibration);
     if (vector || caloris_format_scaled(tensor->format))
-        tensor->common_bytes = caloris_size_round_up(piece->rows * sizeof(float), 64);
+        tensor->common_bytes = caloris_size_round_up(
+            caloris_shard_apart_at(tensor) + tensor->outliers->n * piece->rows * sizeof(uint16_t),
+            64);
     if (!vector) {
         tensor->unit_rows = piece->sliced ? piece->rows : piece->unit;
         tensor->unit_cols = piece->sliced ? piece->unit : piece->whole_cols;
@@ -91,16 +102,20 @@ static void lay_out_tensor(struct caloris_shard *shard, const struct caloris_mod
 
 struct caloris_shard *caloris_shard_lay_out(const char *dir,
                                             const struct caloris_model_config *config,
-                                            enum caloris_format format, struct caloris_err *err)
+                                            enum caloris_format format,
+                                            struct caloris_calibration *calibration,
+                                            struct caloris_err *err)
 {
     struct caloris_model_split split;
     struct caloris_shard *shard = calloc(1, sizeof(*shard));
     if (!shard) {
+        caloris_calibration_free(calibration);
         caloris_err_sys(err, "%s", dir);
         return NULL;
     }
     shard->fd = -1;
     shard->format = format;
+    shard->calibration = calibration;
     caloris_model_split(config, 1, 0, &split);
     if (caloris_file_join(shard->path, sizeof(shard->path), dir, CALORIS_SHARD_FILE, err) < 0 ||
         caloris_pieces_list(config, &split, config->layers, dir, NULL, &shard->whole, err) < 0)
@@ -150,12 +165,21 @@ void caloris_shard_close(struct caloris_shard *shard)
     if (shard->fd >= 0)
         close(shard->fd);
     caloris_pieces_free(&shard->whole);
+    caloris_calibration_free(shard->calibration);
     free(shard->tensor);
     free(shard->check);
     free(shard);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
+
+static json_t *columns_of(const struct caloris_outliers *outliers)
+{
+    json_t *columns = json_array();
+    for (uint32_t i = 0; i < outliers->n; i++)
+        json_array_append_new(columns, json_integer(outliers->column[i]));
+    return columns;
+}
 
 /* Offsets of the table count from the data, so that they do not depend on its length. */
 static json_t *table_of(const struct caloris_shard *shard,
@@ -166,12 +190,14 @@ static json_t *table_of(const struct caloris_shard *shard,
     describe_model(config, model);
     for (size_t i = 0; i < shard->n_tensors; i++) {
         const struct caloris_shard_tensor *t = &shard->tensor[i];
-        json_array_append_new(tensors,
-                              json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "name", t->name,
-                                        "weights", caloris_format_name(t->format), "offset",
-                                        (json_int_t)(t->offset - start), "common_bytes",
-                                        (json_int_t)t->common_bytes, "units", (json_int_t)t->units,
-                                        "unit_bytes", (json_int_t)t->unit_bytes));
+        json_t *tensor =
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "name", t->name, "weights",
+                      caloris_format_name(t->format), "offset", (json_int_t)(t->offset - start),
+                      "common_bytes", (json_int_t)t->common_bytes, "units", (json_int_t)t->units,
+                      "unit_bytes", (json_int_t)t->unit_bytes);
+        if (tensor && t->outliers->n > 0)
+            json_object_set_new(tensor, "outliers", columns_of(t->outliers));
+        json_array_append_new(tensors, tensor);
     }
     return json_pack("{s:s, s:s, s:o}", "model", model, "weights",
                      caloris_format_name(shard->format), "tensors", tensors);
@@ -298,6 +324,75 @@ fail:
     return NULL;
 }
 
+/* What the table says of one product's outliers. What is odd about it otherwise shows when the
+ * table is compared. */
+static int read_outliers(const json_t *tensor, bool scaled, size_t in,
+                         struct caloris_outliers *outliers, const char *path,
+                         struct caloris_err *err)
+{
+    const char *weights = json_string_value(json_object_get(tensor, "weights"));
+    const json_t *columns = json_object_get(tensor, "outliers");
+    const size_t n = json_array_size(columns);
+    json_int_t last = -1;
+    outliers->whole =
+        scaled && weights && strcmp(weights, caloris_format_name(CALORIS_FORMAT_BF16)) == 0;
+    if (n == 0 || outliers->column)
+        return 0;
+    if (!scaled || outliers->whole || n > caloris_outliers_most(in))
+        return caloris_err_set(err, CALORIS_BAD_MODEL,
+                               "%s: the table has %zu outliers of %zu columns", path, n, in);
+    outliers->column = calloc(n, sizeof(*outliers->column));
+    if (!outliers->column)
+        return caloris_err_sys(err, "%s: %zu outliers", path, n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *column = json_array_get(columns, i);
+        const json_int_t at = json_integer_value(column);
+        if (!json_is_integer(column) || at <= last || (uint64_t)at >= in)
+            return caloris_err_set(err, CALORIS_BAD_MODEL,
+                                   "%s: the table's outliers are no ascending columns of %zu", path,
+                                   in);
+        outliers->column[outliers->n++] = (uint32_t)at;
+        last = at;
+    }
+    return 0;
+}
+
+/* What a table, found in a file, says of outliers; NULL and err. */
+static struct caloris_calibration *read_calibration(const json_t *found, const char *path,
+                                                    const struct caloris_model_config *config,
+                                                    enum caloris_format format,
+                                                    struct caloris_err *err)
+{
+    static const enum caloris_role role_of[] = {
+        [CALORIS_PRODUCT_QKV] = CALORIS_ROLE_Q,      [CALORIS_PRODUCT_O] = CALORIS_ROLE_O,
+        [CALORIS_PRODUCT_GATE_UP] = CALORIS_ROLE_UP, [CALORIS_PRODUCT_DOWN] = CALORIS_ROLE_DOWN,
+        [CALORIS_PRODUCT_HEAD] = CALORIS_ROLE_HEAD,
+    };
+    const json_t *tensors = json_object_get(found, "tensors");
+    struct caloris_model_split split;
+    struct caloris_pieces whole = {0};
+    struct caloris_calibration *calibration = caloris_calibration_new(config->layers, err);
+    caloris_model_split(config, 1, 0, &split);
+    int rc = calibration
+                 ? caloris_pieces_list(config, &split, config->layers, path, NULL, &whole, err)
+                 : -1;
+    for (size_t i = 0; rc == 0 && i < whole.n; i++) {
+        const struct caloris_piece *piece = &whole.piece[i];
+        for (enum caloris_product p = 0; rc == 0 && p <= CALORIS_PRODUCT_HEAD; p++) {
+            const size_t at = p == CALORIS_PRODUCT_HEAD ? config->layers * CALORIS_LAYER_PRODUCTS
+                                                        : piece->layer * CALORIS_LAYER_PRODUCTS + p;
+            if (role_of[p] == piece->role)
+                rc = read_outliers(json_array_get(tensors, i), caloris_format_scaled(format),
+                                   piece->whole_cols, &calibration->of[at], path, err);
+        }
+    }
+    caloris_pieces_free(&whole);
+    if (rc == 0)
+        return calibration;
+    caloris_calibration_free(calibration);
+    return NULL;
+}
+
 /* What the table says against what follows from config.json. */
 static int compare_tables(const struct caloris_shard *shard, json_t *found, json_t *wanted,
                           struct caloris_err *err)
@@ -323,36 +418,51 @@ static int compare_tables(const struct caloris_shard *shard, json_t *found, json
 }
 
 static int check_start(struct caloris_shard *shard, const struct caloris_model_config *config,
-                       const struct header *header, const char *start, size_t data_start,
-                       struct caloris_err *err)
+                       const struct header *header, json_t *found, const char *start,
+                       size_t data_start, struct caloris_err *err)
 {
-    int rc = -1;
     json_t *wanted = table_of(shard, config, 0);
-    json_t *found =
-        caloris_json_parse(start + sizeof(*header), (size_t)header->table_bytes, shard->path, err);
-    if (found && !wanted)
-        caloris_err_sys(err, "%s: table", shard->path);
-    if (!found || !wanted || compare_tables(shard, found, wanted, err) < 0)
-        goto out;
+    int rc = wanted ? compare_tables(shard, found, wanted, err)
+                    : caloris_err_sys(err, "%s: table", shard->path);
+    json_decref(wanted);
+    if (rc < 0)
+        return -1;
     place_data(shard, (size_t)header->table_bytes);
     if (header->checks != shard->checks || data_start != shard->data_start ||
-        header->file_bytes != shard->file_bytes) {
-        caloris_err_set(err, CALORIS_BAD_MODEL,
-                        "%s has %" PRIu64 " checksums and %" PRIu64
-                        " bytes, config.json wants %zu and %" PRIu64,
-                        shard->path, header->checks, header->file_bytes, shard->checks,
-                        shard->file_bytes);
-        goto out;
-    }
+        header->file_bytes != shard->file_bytes)
+        return caloris_err_set(err, CALORIS_BAD_MODEL,
+                               "%s has %" PRIu64 " checksums and %" PRIu64
+                               " bytes, config.json wants %zu and %" PRIu64,
+                               shard->path, header->checks, header->file_bytes, shard->checks,
+                               shard->file_bytes);
     memcpy(shard->check, start + sizeof(*header) + header->table_bytes,
            shard->checks * sizeof(*shard->check));
-    rc = 0;
-out:
-    if (!found && err)
-        err->code = CALORIS_BAD_MODEL;
+    return 0;
+}
+
+/* The shard of a file whose start was read. */
+static struct caloris_shard *open_table(const char *dir, const char *path,
+                                        const struct caloris_model_config *config,
+                                        enum caloris_format format, const struct header *header,
+                                        const char *start, size_t data_start,
+                                        struct caloris_err *err)
+{
+    json_t *found =
+        caloris_json_parse(start + sizeof(*header), (size_t)header->table_bytes, path, err);
+    if (!found) {
+        if (err)
+            err->code = CALORIS_BAD_MODEL;
+        return NULL;
+    }
+    struct caloris_calibration *calibration = read_calibration(found, path, config, format, err);
+    struct caloris_shard *shard =
+        calibration ? caloris_shard_lay_out(dir, config, format, calibration, err) : NULL;
+    if (shard && check_start(shard, config, header, found, start, data_start, err) < 0) {
+        caloris_shard_close(shard);
+        shard = NULL;
+    }
     json_decref(found);
-    json_decref(wanted);
-    return rc;
+    return shard;
 }
 
 struct caloris_shard *caloris_shard_open(const char *dir, const struct caloris_model_config *config,
@@ -373,16 +483,12 @@ struct caloris_shard *caloris_shard_open(const char *dir, const struct caloris_m
     int rc = read_header(fd, path, size, &header, &format, err);
     if (rc == 0 && !(start = read_start(fd, path, &header, &data_start, err)))
         rc = -1;
-    if (rc == 0 && !(shard = caloris_shard_lay_out(dir, config, format, err)))
-        rc = -1;
     if (rc == 0)
-        rc = check_start(shard, config, &header, start, data_start, err);
+        shard = open_table(dir, path, config, format, &header, start, data_start, err);
     free(start);
-    if (rc == 0) {
+    if (shard)
         shard->fd = fd;
-        return shard;
-    }
-    close(fd);
-    caloris_shard_close(shard);
-    return NULL;
+    else
+        close(fd);
+    return shard;
 }

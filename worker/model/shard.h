@@ -16,8 +16,10 @@ struct caloris_shard_tensor {
     char name[CALORIS_TENSOR_NAME];
     const struct caloris_piece *piece; /* the whole tensor */
     enum caloris_format format;        /* of a matrix */
-    uint64_t offset;                   /* in the file: the common part, then the units */
-    uint64_t common_bytes;             /* what every rank reads: scales, or a vector */
+    const struct caloris_outliers *outliers;
+    uint64_t offset; /* in the file: the common part, then the units */
+    uint64_t
+        common_bytes; /* what every rank reads: scales and columns that are apart, or a vector */
     uint64_t unit_bytes;
     size_t units;
     size_t unit_rows, unit_cols; /* of every unit but the last, which may be shorter */
@@ -28,7 +30,8 @@ struct caloris_shard {
     char path[PATH_MAX];
     int fd; /* open for reading, or -1 */
     enum caloris_format format;
-    struct caloris_pieces whole; /* as one rank would have it */
+    struct caloris_calibration *calibration; /* owned */
+    struct caloris_pieces whole;             /* as one rank would have it */
     struct caloris_shard_tensor *tensor;
     size_t n_tensors; /* equal to the pieces of any rank, in their order */
     uint32_t *check;  /* CRC-32C */
@@ -37,10 +40,16 @@ struct caloris_shard {
 };
 
 /* Works out what a file holds for this model; offsets count from the start of the data. check is
- * allocated and zero. Free with caloris_shard_close. */
+ * allocated and zero. The calibration, which may be NULL, is the shard's from now on, whatever
+ * happens. Free with caloris_shard_close. */
 struct caloris_shard *caloris_shard_lay_out(const char *dir,
                                             const struct caloris_model_config *config,
-                                            enum caloris_format format, struct caloris_err *err);
+                                            enum caloris_format format,
+                                            struct caloris_calibration *calibration,
+                                            struct caloris_err *err);
+
+/* Where the columns that are apart begin in the common part: [n, rows] of bf16. */
+uint64_t caloris_shard_apart_at(const struct caloris_shard_tensor *tensor);
 
 /* The file of the folder, its header and table checked against the config. NULL and err. */
 struct caloris_shard *caloris_shard_open(const char *dir, const struct caloris_model_config *config,

@@ -86,6 +86,24 @@ static int read_bytes(struct loading *loading, const struct caloris_shard_tensor
     return 0;
 }
 
+/* from [all outliers, rows of the tensor]: of those that are this rank's columns, its rows. */
+static void place_apart(const struct caloris_shard_tensor *tensor,
+                        const struct caloris_piece *piece, const char *from)
+{
+    struct caloris_apart *apart = piece->apart;
+    const uint16_t *columns = (const uint16_t *)(const void *)from;
+    uint16_t row[CALORIS_OUTLIERS_MOST];
+    size_t first = 0;
+    while (tensor->outliers->column[first] < piece->col_first)
+        first++;
+    columns += first * tensor->piece->rows + piece->row_first;
+    for (size_t r = 0; r < piece->rows; r++) {
+        for (size_t i = 0; i < apart->n; i++)
+            row[i] = columns[i * tensor->piece->rows + r];
+        caloris_matrix_fill(&apart->matrix, piece->to_row + r, 1, row, CALORIS_DTYPE_BF16);
+    }
+}
+
 static int load_common(struct loading *loading, const struct caloris_shard_tensor *tensor,
                        const struct caloris_piece *piece, char *staging, struct caloris_err *err)
 {
@@ -96,6 +114,8 @@ static int load_common(struct loading *loading, const struct caloris_shard_tenso
     const float *numbers = (const float *)(const void *)staging + piece->row_first;
     float *to = piece->vector ? piece->vector : piece->matrix->scale + piece->to_row;
     memcpy(to, numbers, piece->rows * sizeof(float));
+    if (piece->apart && piece->apart->n > 0)
+        place_apart(tensor, piece, staging + caloris_shard_apart_at(tensor));
     return 0;
 }
 

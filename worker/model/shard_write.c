@@ -44,6 +44,7 @@ struct writing {
     size_t row, rows;
     float *scale;            /* [rows of the tensor] */
     struct row_error *error; /* [rows of the tensor] */
+    uint16_t *apart;         /* [outliers, rows of the tensor] */
     char *units;             /* those cut from the slab */
     size_t unit_first;
     void *staging; /* [threads] of a task's rows: as in the file, in fp32 and as packed */
@@ -85,6 +86,12 @@ static int pack_rows(struct writing *w, size_t first, size_t n, char *staging,
             w->slab.scale[first + i] = caloris_matrix_scale(absmax[i]);
             w->scale[w->row + first + i] = w->slab.scale[first + i];
         }
+    }
+    const struct caloris_outliers *outliers = w->tensor->outliers;
+    for (size_t i = 0; i < outliers->n; i++) {
+        uint16_t *column = w->apart + i * piece->rows + w->row + first;
+        for (size_t r = 0; r < n; r++)
+            caloris_round_row(given + r * cols + outliers->column[i], 1, column + r);
     }
     caloris_matrix_fill(&w->slab, first, n, given, CALORIS_DTYPE_F32);
     caloris_matrix_read(&w->slab, first, n, packed);
@@ -157,6 +164,9 @@ static int write_common(struct writing *w, const void *numbers, struct caloris_e
     if (!common)
         return caloris_err_sys(err, "%s: %" PRIu64 " bytes", tensor->name, tensor->common_bytes);
     memcpy(common, numbers, w->piece->rows * sizeof(float));
+    if (tensor->outliers->n > 0)
+        memcpy(common + caloris_shard_apart_at(tensor), w->apart,
+               tensor->outliers->n * w->piece->rows * sizeof(*w->apart));
     w->shard->check[tensor->check_first] = caloris_crc32c(0, common, tensor->common_bytes);
     int rc = write_at(w, common, tensor->common_bytes, tensor->offset, err);
     free(common);
@@ -230,7 +240,8 @@ static int write_matrix(struct writing *w, struct caloris_err *err)
     w->staging = aligned_alloc(64, w->threads * row_bytes);
     w->scale = calloc(piece->rows, sizeof(*w->scale));
     w->error = calloc(piece->rows, sizeof(*w->error));
-    if (!w->slab_memory || !w->units || !w->staging || !w->scale || !w->error) {
+    w->apart = calloc(w->tensor->outliers->n * piece->rows + 1, sizeof(*w->apart));
+    if (!w->slab_memory || !w->units || !w->staging || !w->scale || !w->error || !w->apart) {
         caloris_err_sys(err, "%s as %s", w->tensor->name, caloris_format_name(w->tensor->format));
         goto out;
     }
@@ -246,9 +257,11 @@ out:
     free(w->units);
     free(w->staging);
     free(w->scale);
+    free(w->apart);
     w->slab_memory = w->staging = NULL;
     w->units = NULL;
     w->scale = NULL;
+    w->apart = NULL;
     return rc;
 }
 
@@ -276,6 +289,7 @@ static int write_tensors(struct writing *w, const struct caloris_pieces *pieces,
             .format = matrix ? caloris_format_name(w->tensor->format) : NULL,
             .rows = w->piece->rows,
             .cols = w->piece->cols,
+            .outliers = w->tensor->outliers->n,
             .relative_error = relative_error(w),
         };
         free(w->error);
@@ -322,7 +336,8 @@ static int open_new(struct writing *w, struct caloris_err *err)
 }
 
 int caloris_shard_write(const char *dir, const struct caloris_model_config *config,
-                        enum caloris_format format, struct caloris_pool *pool, const char *out_dir,
+                        enum caloris_format format, struct caloris_calibration *calibration,
+                        struct caloris_pool *pool, const char *out_dir,
                         const struct caloris_sharding *told, struct caloris_err *err)
 {
     struct writing w = {.fd = -1, .pool = pool, .told = told};
@@ -336,7 +351,8 @@ int caloris_shard_write(const char *dir, const struct caloris_model_config *conf
     if (!w.loading.tensors || caloris_pieces_list(config, &split, config->layers, dir,
                                                   w.loading.tensors, &pieces, err) < 0)
         goto out;
-    w.shard = caloris_shard_lay_out(out_dir, config, format, err);
+    w.shard = caloris_shard_lay_out(out_dir, config, format, calibration, err);
+    calibration = NULL;
     if (!w.shard || open_new(&w, err) < 0)
         goto out;
     /* Says how long the start will be; its checksums come last. */
@@ -353,6 +369,7 @@ out:
         close(w.fd);
     if (w.path[0])
         unlink(w.path);
+    caloris_calibration_free(calibration);
     caloris_shard_close(w.shard);
     caloris_pieces_free(&pieces);
     caloris_tensors_close(w.loading.tensors);

@@ -58,6 +58,7 @@ static void fill_task(void *arg, size_t index, int thread)
     (void)thread;
     caloris_matrix_fill(block->piece->matrix, block->piece->to_row + block->row + first, n,
                         held_row(block, first), block->piece->dtype);
+    caloris_load_apart(block->piece, block->row + first, n, held_row(block, first));
 }
 
 static void run(struct caloris_pool *pool, struct block *block,
@@ -120,6 +121,12 @@ static int load_block(struct block *block, struct caloris_pool *pool,
     return 0;
 }
 
+/* The same on every rank, as is what is BF16 because of outliers. */
+static bool held_here(const struct caloris_piece *piece)
+{
+    return piece->sliced && caloris_format_scaled(piece->matrix->format);
+}
+
 /* Rows that are held at a time: as many on every rank, whatever its share of the columns. */
 static size_t rows_held(const struct caloris_piece *piece)
 {
@@ -136,7 +143,7 @@ int caloris_load_sliced(struct caloris_loading *loading, const struct caloris_pi
     size_t held_bytes = 1, rows = 1;
     for (size_t i = 0; i < pieces->n; i++) {
         const struct caloris_piece *piece = &pieces->piece[i];
-        if (!piece->sliced)
+        if (!held_here(piece))
             continue;
         const size_t here = rows_held(piece);
         const size_t bytes = here * piece->cols * caloris_dtype_bytes(piece->dtype);
@@ -152,7 +159,7 @@ int caloris_load_sliced(struct caloris_loading *loading, const struct caloris_pi
     rc = caloris_load_meet(peers, rc, left, err);
     for (size_t i = 0; rc == 0 && !*left && i < pieces->n; i++) {
         block.piece = &pieces->piece[i];
-        if (!block.piece->sliced)
+        if (!held_here(block.piece))
             continue;
         const size_t most = rows_held(block.piece);
         for (size_t row = 0; rc == 0 && !*left && row < block.piece->rows; row += block.rows) {

@@ -7,9 +7,10 @@
 
 #include <math.h>
 
-/* The bytes that a rank reads: of its units, or of tensors. */
-static int plan_reads(const char *dir, const struct caloris_model_config *config,
-                      const struct caloris_model_split *split, bool stored, uint64_t *read_bytes,
+/* The bytes that a rank reads, of its units or of tensors, and keeps in memory. */
+static int plan_bytes(const char *dir, const struct caloris_model_config *config,
+                      const struct caloris_model_split *split, bool stored,
+                      enum caloris_format format, uint64_t *memory_bytes, uint64_t *read_bytes,
                       struct caloris_err *err)
 {
     struct caloris_pieces pieces = {0};
@@ -18,6 +19,9 @@ static int plan_reads(const char *dir, const struct caloris_model_config *config
     int rc = shard || tensors
                  ? caloris_pieces_list(config, split, config->layers, dir, tensors, &pieces, err)
                  : -1;
+    if (rc == 0)
+        *memory_bytes = caloris_weights_bytes(config, split, format,
+                                              shard ? shard->calibration : NULL, config->layers);
     if (rc == 0)
         *read_bytes = shard ? caloris_shard_bytes(shard, &pieces) : caloris_pieces_bytes(&pieces);
     caloris_pieces_free(&pieces);
@@ -28,13 +32,17 @@ static int plan_reads(const char *dir, const struct caloris_model_config *config
 
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, enum caloris_format format,
-                         uint64_t *memory_bytes, uint64_t *read_bytes, struct caloris_err *err)
+                         bool calibrated, uint64_t *memory_bytes, uint64_t *read_bytes,
+                         struct caloris_err *err)
 {
     struct caloris_stored stored;
     if (caloris_shard_find(dir, &stored, err) < 0 ||
-        plan_reads(dir, config, split, stored.there, read_bytes, err) < 0)
+        plan_bytes(dir, config, split, stored.there, format, memory_bytes, read_bytes, err) < 0)
         return -1;
-    *memory_bytes = caloris_weights_bytes(config, split, format, config->layers);
+    /* The most: all in BF16, which is more than columns apart. */
+    if (!stored.there && calibrated && caloris_format_scaled(format) && *memory_bytes != SIZE_MAX)
+        *memory_bytes =
+            caloris_weights_bytes(config, split, CALORIS_FORMAT_BF16, NULL, config->layers);
     return *memory_bytes == SIZE_MAX ? caloris_weights_too_large(format, err) : 0;
 }
 
@@ -80,6 +88,21 @@ int caloris_load_scales(const struct caloris_loading *loading, const struct calo
     return 0;
 }
 
+void caloris_load_apart(const struct caloris_piece *piece, size_t row, size_t n, const void *from)
+{
+    struct caloris_apart *apart = piece->apart;
+    const size_t item = caloris_dtype_bytes(piece->dtype);
+    float numbers[CALORIS_OUTLIERS_MOST];
+    if (!apart || apart->n == 0)
+        return;
+    for (size_t r = 0; r < n; r++) {
+        const char *cells = (const char *)from + r * piece->cols * item;
+        for (size_t i = 0; i < apart->n; i++)
+            caloris_convert_to_f32(piece->dtype, cells + apart->column[i] * item, &numbers[i], 1);
+        caloris_matrix_fill(&apart->matrix, piece->to_row + row + r, 1, numbers, CALORIS_DTYPE_F32);
+    }
+}
+
 /* Rows of a matrix, whole ones where the format has scales. */
 static int place_rows(struct caloris_loading *loading, const struct caloris_piece *piece,
                       size_t row, size_t n, const char *staging, struct caloris_err *err)
@@ -94,15 +117,16 @@ static int place_rows(struct caloris_loading *loading, const struct caloris_piec
             return -1;
     }
     caloris_matrix_fill(piece->matrix, piece->to_row + row, n, staging, piece->dtype);
+    caloris_load_apart(piece, row, n, staging);
     return 0;
 }
 
-static int read_piece(const struct caloris_piece *piece, void *staging, void *arg,
-                      struct caloris_err *err)
+int caloris_load_piece(const struct caloris_piece *piece, void *staging, void *arg,
+                       struct caloris_err *err)
 {
     struct caloris_loading *loading = arg;
     size_t most = CALORIS_STAGING_BYTES / (piece->cols * caloris_dtype_bytes(piece->dtype));
-    if (piece->sliced && caloris_format_scaled(loading->format))
+    if (piece->sliced && caloris_format_scaled(piece->matrix->format))
         return 0;
     for (size_t row = 0; row < piece->rows; row += most) {
         size_t n = piece->rows - row < most ? piece->rows - row : most;
@@ -118,9 +142,11 @@ static int read_piece(const struct caloris_piece *piece, void *staging, void *ar
 
 /* All that a rank can do by itself. */
 static int load_alone(const char *dir, const struct caloris_model_config *config,
-                      const struct caloris_model_split *split, struct caloris_loading *loading,
-                      struct caloris_pool *pool, struct caloris_pieces *pieces,
-                      struct caloris_weights *weights, struct caloris_err *err)
+                      const struct caloris_model_split *split,
+                      const struct caloris_calibration *calibration,
+                      struct caloris_loading *loading, struct caloris_pool *pool,
+                      struct caloris_pieces *pieces, struct caloris_weights *weights,
+                      struct caloris_err *err)
 {
     struct caloris_tensors *tensors = caloris_tensors_open(dir, err);
     loading->tensors = tensors;
@@ -128,10 +154,11 @@ static int load_alone(const char *dir, const struct caloris_model_config *config
     if (!tensors ||
         caloris_pieces_list(config, split, config->layers, dir, tensors, pieces, err) < 0)
         return -1;
-    if (caloris_weights_reserve(config, split, loading->format, config->layers, weights, err) < 0)
+    if (caloris_weights_reserve(config, split, loading->format, calibration, config->layers,
+                                weights, err) < 0)
         return -1;
     caloris_pieces_attach(pieces, weights);
-    return caloris_pieces_run(pieces, pool, read_piece, loading, err);
+    return caloris_pieces_run(pieces, pool, caloris_load_piece, loading, err);
 }
 
 static int load_stored(const char *dir, const struct caloris_model_config *config,
@@ -150,7 +177,8 @@ static int load_stored(const char *dir, const struct caloris_model_config *confi
         goto out;
     }
     if (caloris_pieces_list(config, split, config->layers, dir, NULL, &pieces, err) < 0 ||
-        caloris_weights_reserve(config, split, format, config->layers, weights, err) < 0)
+        caloris_weights_reserve(config, split, format, shard->calibration, config->layers, weights,
+                                err) < 0)
         goto out;
     caloris_pieces_attach(&pieces, weights);
     rc = caloris_shard_load(shard, &pieces, pool, &weights->bytes_read, err);
@@ -162,13 +190,14 @@ out:
 
 static int load_tensors(const char *dir, const struct caloris_model_config *config,
                         const struct caloris_model_split *split, enum caloris_format format,
-                        struct caloris_pool *pool, const struct caloris_weights_peers *peers,
-                        struct caloris_weights *weights, struct caloris_err *err)
+                        const struct caloris_calibration *calibration, struct caloris_pool *pool,
+                        const struct caloris_weights_peers *peers, struct caloris_weights *weights,
+                        struct caloris_err *err)
 {
     struct caloris_pieces pieces = {0};
     struct caloris_loading loading = {.format = format, .peers = peers};
     bool left = false;
-    int rc = load_alone(dir, config, split, &loading, pool, &pieces, weights, err);
+    int rc = load_alone(dir, config, split, calibration, &loading, pool, &pieces, weights, err);
     if (caloris_format_scaled(format)) {
         rc = caloris_load_meet(peers, rc, &left, err);
         if (rc == 0 && !left)
@@ -182,15 +211,17 @@ static int load_tensors(const char *dir, const struct caloris_model_config *conf
 
 int caloris_weights_load(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, enum caloris_format format,
-                         struct caloris_pool *pool, const struct caloris_weights_peers *peers,
-                         struct caloris_weights *weights, struct caloris_err *err)
+                         const struct caloris_calibration *calibration, struct caloris_pool *pool,
+                         const struct caloris_weights_peers *peers, struct caloris_weights *weights,
+                         struct caloris_err *err)
 {
     struct caloris_stored stored;
     *weights = (struct caloris_weights){0};
     if (caloris_shard_find(dir, &stored, err) < 0)
         return -1;
-    int rc = stored.there ? load_stored(dir, config, split, format, pool, weights, err)
-                          : load_tensors(dir, config, split, format, pool, peers, weights, err);
+    int rc = stored.there
+                 ? load_stored(dir, config, split, format, pool, weights, err)
+                 : load_tensors(dir, config, split, format, calibration, pool, peers, weights, err);
     if (rc < 0)
         caloris_weights_free(weights);
     return rc;

@@ -233,7 +233,10 @@ void caloris_nn_head(struct caloris_nn *nn, const struct caloris_nn_want *wants,
         for (size_t at = 0; at < v; at += HEAD_TILE_VOCAB) {
             const size_t count = v - at < HEAD_TILE_VOCAB ? v - at : HEAD_TILE_VOCAB;
             const struct caloris_matrix part = caloris_matrix_rows(&nn->weights->head, at, count);
-            caloris_nn_multiply(nn, CALORIS_PHASE_HEAD, &part, nn->n, rows, nn->tile,
+            struct caloris_apart apart = nn->weights->head_apart;
+            if (apart.n > 0)
+                apart.matrix = caloris_matrix_rows(&apart.matrix, at, count);
+            caloris_nn_multiply(nn, CALORIS_PHASE_HEAD, &part, &apart, nn->n, rows, nn->tile,
                                 HEAD_TILE_VOCAB);
             struct head_task task = {nn, wants, rules, head_row, best, first, at, count};
             caloris_pool_run(nn->pool, end - first, summarise_want, &task);
@@ -248,7 +251,8 @@ void caloris_nn_logits(struct caloris_nn *nn, size_t first, size_t n, float *to)
     const size_t d = nn->config->hidden;
     caloris_rmsnorm(nn->pool, nn->x + first * d, nn->weights->final_norm, nn->config->norm_eps, n,
                     d, nn->n);
-    caloris_nn_multiply(nn, CALORIS_PHASE_HEAD, &nn->weights->head, nn->n, n, to, nn->split.vocab);
+    caloris_nn_multiply(nn, CALORIS_PHASE_HEAD, &nn->weights->head, &nn->weights->head_apart, nn->n,
+                        n, to, nn->split.vocab);
 }
 
 size_t caloris_nn_tile_floats(void)

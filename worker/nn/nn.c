@@ -24,6 +24,24 @@ static size_t comm_scratch_floats(int ranks, size_t count)
     return ranks == 1 ? 0 : count + 32 * (size_t)ranks;
 }
 
+/* Where matrices have scales, some may be BF16 all the same. */
+static size_t gemm_scratch_bytes(const struct caloris_nn_limits *limits, size_t widest)
+{
+    const size_t bytes =
+        caloris_gemm_scratch_bytes(limits->format, limits->rows, widest, limits->threads);
+    if (!caloris_format_scaled(limits->format))
+        return bytes;
+    return larger(bytes, caloris_gemm_scratch_bytes(CALORIS_FORMAT_BF16, limits->rows, widest,
+                                                    limits->threads));
+}
+
+/* Of a row. */
+static size_t apart_floats(const struct caloris_model_config *config)
+{
+    return caloris_outliers_most(
+        larger(config->hidden, larger(config->heads * config->head_dim, config->ffn)));
+}
+
 int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *config,
                      const struct caloris_model_split *split,
                      const struct caloris_nn_limits *limits, void *memory, uint64_t *bytes,
@@ -57,8 +75,9 @@ int caloris_nn_place(struct caloris_nn *nn, const struct caloris_model_config *c
     nn->attention_scratch = caloris_arena_take(&walk, (size_t)limits->threads,
                                                caloris_attention_scratch(hd) * sizeof(float));
     const size_t widest = larger(config->hidden, larger(split->heads * hd, split->ffn));
-    nn->gemm_scratch = caloris_arena_take(
-        &walk, caloris_gemm_scratch_bytes(limits->format, rows, widest, limits->threads), 1);
+    nn->gemm_scratch = caloris_arena_take(&walk, gemm_scratch_bytes(limits, widest), 1);
+    if (caloris_format_scaled(limits->format))
+        nn->apart = caloris_arena_take(&walk, rows, apart_floats(config) * sizeof(float));
     nn->comm_scratch_bytes = comm_scratch_floats(limits->ranks, residual) * sizeof(float);
     nn->comm_scratch = caloris_arena_take(&walk, nn->comm_scratch_bytes, 1);
     nn->kv_of = caloris_arena_take(&walk, split->heads, sizeof(uint32_t));
@@ -129,7 +148,8 @@ static void embed_row(void *arg, size_t row, int thread)
 }
 
 /* x = E[ids]; the rank that owns an id's row has it, the others add zeros. */
-static int embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows, struct caloris_err *err)
+int caloris_nn_embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
+                     struct caloris_err *err)
 {
     struct embed_task task = {nn, rows->ids};
     caloris_pool_run(nn->pool, rows->rows, embed_row, &task);
@@ -270,7 +290,8 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
 
     caloris_rmsnorm(nn->pool, nn->x, layer->attn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
     lap_vectors(nn, CALORIS_PHASE_NORMS, 4, 2, rows->rows * c->hidden);
-    caloris_nn_multiply(nn, CALORIS_PHASE_QKV, &layer->qkv, nn->n, rows->rows, qkv, stride);
+    caloris_nn_multiply(nn, CALORIS_PHASE_QKV, &layer->qkv, &layer->apart[CALORIS_PRODUCT_QKV],
+                        nn->n, rows->rows, qkv, stride);
     caloris_rope(nn->pool, qkv, stride, rows->rows, h + k, hd, hd, rows->position, nn->rope);
 
     struct keep_task keep = {nn, rows, qkv, kept(nn, l)};
@@ -279,7 +300,8 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
     if (h > 0)
         caloris_attend(nn->pool, nn->attention, rows->canvases, nn->attention_scratch);
     lap_attention(nn, rows);
-    caloris_nn_multiply(nn, CALORIS_PHASE_O, &layer->o, mixed, rows->rows, nn->n, c->hidden);
+    caloris_nn_multiply(nn, CALORIS_PHASE_O, &layer->o, &layer->apart[CALORIS_PRODUCT_O], mixed,
+                        rows->rows, nn->n, c->hidden);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
     caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
@@ -299,11 +321,12 @@ static int mlp(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *ro
 
     caloris_rmsnorm(nn->pool, nn->x, layer->ffn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
     lap_vectors(nn, CALORIS_PHASE_NORMS, 4, 2, rows->rows * c->hidden);
-    caloris_nn_multiply(nn, CALORIS_PHASE_GATE_UP, &layer->gate_up, nn->n, rows->rows, gate_up,
-                        2 * f);
+    caloris_nn_multiply(nn, CALORIS_PHASE_GATE_UP, &layer->gate_up,
+                        &layer->apart[CALORIS_PRODUCT_GATE_UP], nn->n, rows->rows, gate_up, 2 * f);
     caloris_swiglu(nn->pool, gate_up, rows->rows, f, gated);
     lap_vectors(nn, CALORIS_PHASE_SWIGLU, 5, 3, rows->rows * f);
-    caloris_nn_multiply(nn, CALORIS_PHASE_DOWN, &layer->down, gated, rows->rows, nn->n, c->hidden);
+    caloris_nn_multiply(nn, CALORIS_PHASE_DOWN, &layer->down, &layer->apart[CALORIS_PRODUCT_DOWN],
+                        gated, rows->rows, nn->n, c->hidden);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
     caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
@@ -311,15 +334,23 @@ static int mlp(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *ro
     return 0;
 }
 
+int caloris_nn_layer(struct caloris_nn *nn, size_t layer, const struct caloris_nn_rows *rows,
+                     struct caloris_err *err)
+{
+    caloris_comm_at_layer(nn->comm, layer);
+    if (attention(nn, layer, rows, err) < 0 || mlp(nn, layer, rows, err) < 0)
+        return caloris_err_prefix(err, "layer %zu", layer);
+    return 0;
+}
+
 int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
                        struct caloris_err *err)
 {
-    if (embed(nn, rows, err) < 0)
+    if (caloris_nn_embed(nn, rows, err) < 0)
         return -1;
     for (size_t l = 0; l < nn->config->layers; l++) {
-        caloris_comm_at_layer(nn->comm, l);
-        if (attention(nn, l, rows, err) < 0 || mlp(nn, l, rows, err) < 0)
-            return caloris_err_prefix(err, "layer %zu", l);
+        if (caloris_nn_layer(nn, l, rows, err) < 0)
+            return -1;
     }
     return 0;
 }

@@ -39,6 +39,7 @@ struct caloris_nn_profile {
 
 struct caloris_nn {
     struct caloris_nn_profile profile;
+    float *const *largest; /* NULL, or [CALORIS_PHASES]: where a calibration counts inputs */
     const struct caloris_model_config *config;
     struct caloris_model_split split;
     struct caloris_nn_limits limits;
@@ -57,7 +58,8 @@ struct caloris_nn {
     enum caloris_dtype kv_dtype;
     float *rope; /* [positions, hd] */
     float *attention_scratch;
-    void *gemm_scratch; /* rows as the weight format wants them */
+    void *gemm_scratch; /* rows as the weight formats want them */
+    float *apart;       /* [R, outliers] columns of rows that are multiplied apart */
     void *comm_scratch;
     size_t comm_scratch_bytes;
     uint32_t *kv_of;                     /* [h] */
@@ -81,10 +83,15 @@ void caloris_nn_start(struct caloris_nn *nn);
 void caloris_nn_lap(struct caloris_nn *nn, enum caloris_phase phase, double operations,
                     double bytes);
 
-/* y = x * matrixᵀ and a lap of that phase. */
+/* y = x * matrixᵀ and a lap of that phase. What is apart of the matrix's columns is multiplied by
+ * itself; x is changed for that and put back. */
 void caloris_nn_multiply(struct caloris_nn *nn, enum caloris_phase phase,
-                         const struct caloris_matrix *matrix, const float *x, size_t rows, float *y,
-                         size_t y_stride);
+                         const struct caloris_matrix *matrix, const struct caloris_apart *apart,
+                         float *x, size_t rows, float *y, size_t y_stride);
+
+/* max[i] = the larger of itself and the largest magnitude in column i of x [rows, n]; NaN counts
+ * for nothing. */
+void caloris_nn_largest(const float *x, size_t rows, size_t n, float *max);
 
 /* Fills the tables; weights, comm and pool are set by then. */
 void caloris_nn_prepare(struct caloris_nn *nn);
@@ -109,6 +116,12 @@ enum { CALORIS_NN_NOT_KEPT = UINT32_MAX };
 
 /* K/V of count positions from `from` on, every layer's, also at `to`; the two are apart. */
 void caloris_nn_copy_kept(struct caloris_nn *nn, size_t from, size_t to, size_t count);
+
+/* The forward pass in its parts: x = embeddings; x through a layer. Collective. */
+int caloris_nn_embed(struct caloris_nn *nn, const struct caloris_nn_rows *rows,
+                     struct caloris_err *err);
+int caloris_nn_layer(struct caloris_nn *nn, size_t layer, const struct caloris_nn_rows *rows,
+                     struct caloris_err *err);
 
 /* x = residual stream behind the last layer. Collective. */
 int caloris_nn_forward(struct caloris_nn *nn, const struct caloris_nn_rows *rows,

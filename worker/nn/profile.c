@@ -42,15 +42,3 @@ void caloris_nn_lap(struct caloris_nn *nn, enum caloris_phase phase, double oper
     cost->bytes += bytes;
     profile->lap_ns = now;
 }
-
-void caloris_nn_multiply(struct caloris_nn *nn, enum caloris_phase phase,
-                         const struct caloris_matrix *matrix, const float *x, size_t rows, float *y,
-                         size_t y_stride)
-{
-    caloris_gemm(nn->pool, matrix, x, matrix->in, rows, y, y_stride, 0, nn->gemm_scratch);
-    if (!nn->profile.on)
-        return;
-    const double in = (double)matrix->in, out = (double)matrix->out, r = (double)rows;
-    const double weights = (double)caloris_matrix_bytes(matrix->format, matrix->out, matrix->in);
-    caloris_nn_lap(nn, phase, 2 * r * in * out, weights + r * (in + out) * sizeof(float));
-}
