@@ -30,7 +30,8 @@ void caloris_sample_free(struct caloris_sample *sample);
 
 /* In FP32, a layer at a time, on all ranks of comm, with the folder's safetensors. Collective; ends
  * on all ranks alike: NULL and err. *lost: a collective failed, the world is gone. told, or NULL:
- * its progress is called behind each layer, and ends it by -1. Free with caloris_calibration_free. */
+ * its progress is called behind each layer, and ends it by -1. Free with
+ * caloris_calibration_free. */
 struct caloris_calibration *caloris_calibrate(const char *dir,
                                               const struct caloris_model_config *config,
                                               const struct caloris_sample *sample,

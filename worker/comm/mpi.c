@@ -397,8 +397,7 @@ static int choose_path(struct world *world, struct caloris_err *err)
         return 0;
     char name[SHARED_NAME] = "";
     int rc = share_memory(world, name, err);
-    if (comm->rank == 0)
-        shared_unlink(name);
+    shared_stop_lending(world->shared);
     comm_mpi_use_best(comm);
     return rc;
 }

@@ -20,6 +20,7 @@ enum {
     CHUNK_FLOATS = 64 * 1024, /* 256 KiB: small enough for the second-level cache */
     BUFFERS = 3,       /* filling the next, summing this, reading the last: see shared_allreduce */
     HEAD_BYTES = 4096, /* the barrier has a page of its own */
+    LABEL = 32,
 };
 
 /* Memory: barrier | rank 0: BUFFERS x [CHUNK_FLOATS] | rank 1: … */
@@ -29,6 +30,7 @@ struct shared {
     char *memory;
     struct barrier *barrier;
     struct barrier_wait wait;
+    int lent;              /* rank 0: the descriptor that the others open, or -1 */
     unsigned next;         /* buffer that the next chunk goes through */
     const float **sources; /* [size] */
 };
@@ -44,62 +46,86 @@ static float *buffer_of(const struct shared *shared, int rank, unsigned buffer)
            (size_t)buffer * CHUNK_FLOATS;
 }
 
-/* A name that nobody has: of this user and process, and random. */
+/* Names are "PID/FD/LABEL": whoever opens the descriptor of a process that is another one in its own
+ * view of /proc finds another label. */
 static int create(char name[SHARED_NAME], size_t bytes, struct caloris_err *err)
 {
-    snprintf(name, SHARED_NAME, "/caloris-%u-%ld-%" PRIx64, (unsigned)getuid(), (long)getpid(),
-             caloris_rng_fresh_seed());
-    int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    char label[LABEL];
+    snprintf(label, sizeof(label), "caloris-%" PRIx64, caloris_rng_fresh_seed());
+    int fd = memfd_create(label, MFD_CLOEXEC);
     if (fd < 0)
-        return caloris_err_sys(err, "creating shared memory %s", name);
+        return caloris_err_sys(err, "creating shared memory");
+    snprintf(name, SHARED_NAME, "%ld/%d/%s", (long)getpid(), fd, label);
     if (ftruncate(fd, (off_t)bytes) < 0) {
-        caloris_err_sys(err, "shared memory %s: %zu bytes", name, bytes);
+        caloris_err_sys(err, "shared memory: %zu bytes", bytes);
         close(fd);
         return -1;
     }
     return fd;
 }
 
-static int reserve(int fd, const char *name, size_t first, size_t bytes, struct caloris_err *err)
+static int open_lent(const char *name, struct caloris_err *err)
+{
+    long pid;
+    int lent;
+    char label[LABEL], path[64], wanted[2 * SHARED_NAME], found[2 * SHARED_NAME] = "";
+    if (sscanf(name, "%ld/%d/%31s", &pid, &lent, label) != 3)
+        return caloris_err_set(err, CALORIS_PEER_LOST, "rank 0 lends no shared memory");
+    snprintf(path, sizeof(path), "/proc/%ld/fd/%d", pid, lent);
+    snprintf(wanted, sizeof(wanted), "/memfd:%s (deleted)", label);
+    if (readlink(path, found, sizeof(found) - 1) < 0)
+        return caloris_err_sys(err, "shared memory of process %ld", pid);
+    if (strcmp(found, wanted) != 0)
+        return caloris_err_set(err, CALORIS_IO, "%s is not rank 0's shared memory", path);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    return fd < 0 ? caloris_err_sys(err, "opening %s", path) : fd;
+}
+
+static int reserve(int fd, size_t first, size_t bytes, struct caloris_err *err)
 {
     do {
         errno = posix_fallocate(fd, (off_t)first, (off_t)bytes);
     } while (errno == EINTR);
-    return errno == 0 ? 0
-                      : caloris_err_sys(err, "shared memory %s: reserving %zu bytes", name, bytes);
+    return errno == 0 ? 0 : caloris_err_sys(err, "shared memory: reserving %zu bytes", bytes);
 }
 
 struct shared *shared_open(int rank, int size, char name[SHARED_NAME], struct caloris_err *err)
 {
     int fd = -1;
     struct shared *shared = calloc(1, sizeof(*shared));
-    if (!shared || !(shared->sources = calloc((size_t)size, sizeof(*shared->sources)))) {
+    if (!shared) {
         caloris_err_sys(err, "shared memory of %d ranks", size);
-        goto fail;
+        return NULL;
     }
     shared->rank = rank;
     shared->size = size;
+    shared->lent = -1;
+    shared->sources = calloc((size_t)size, sizeof(*shared->sources));
+    if (!shared->sources) {
+        caloris_err_sys(err, "shared memory of %d ranks", size);
+        goto fail;
+    }
     if (!caloris_size_mul(rank_bytes(), (size_t)size, &shared->bytes) ||
         !caloris_size_add(shared->bytes, HEAD_BYTES, &shared->bytes)) {
         caloris_err_set(err, CALORIS_NO_MEMORY, "shared memory of %d ranks is too large", size);
         goto fail;
     }
-    fd = rank == 0 ? create(name, shared->bytes, err) : shm_open(name, O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        if (rank != 0)
-            caloris_err_sys(err, "opening shared memory %s", name);
+    fd = rank == 0 ? create(name, shared->bytes, err) : open_lent(name, err);
+    if (fd < 0)
         goto fail;
-    }
     size_t mine = HEAD_BYTES + (size_t)rank * rank_bytes();
-    if ((rank == 0 && reserve(fd, name, 0, HEAD_BYTES, err) < 0) ||
-        reserve(fd, name, mine, rank_bytes(), err) < 0)
+    if ((rank == 0 && reserve(fd, 0, HEAD_BYTES, err) < 0) ||
+        reserve(fd, mine, rank_bytes(), err) < 0)
         goto fail;
     void *memory = mmap(NULL, shared->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
-        caloris_err_sys(err, "mapping shared memory %s", name);
+        caloris_err_sys(err, "mapping shared memory");
         goto fail;
     }
-    close(fd);
+    if (rank == 0)
+        shared->lent = fd;
+    else
+        close(fd);
     shared->memory = memory;
     shared->barrier = memory;
     shared->wait.ranks = (uint32_t)size;
@@ -112,10 +138,12 @@ fail:
     return NULL;
 }
 
-void shared_unlink(const char *name)
+void shared_stop_lending(struct shared *shared)
 {
-    if (name[0])
-        shm_unlink(name);
+    if (!shared || shared->lent < 0)
+        return;
+    close(shared->lent);
+    shared->lent = -1;
 }
 
 struct barrier_wait *shared_wait(struct shared *shared)
@@ -193,6 +221,7 @@ void shared_close(struct shared *shared)
 {
     if (!shared)
         return;
+    shared_stop_lending(shared);
     if (shared->memory)
         munmap(shared->memory, shared->bytes);
     free(shared->sources);

@@ -1,9 +1,9 @@
 /* worker/comm/shared.h: the two-shot all-reduce among processes of one host, through memory that
  * they share.
  *
- * One rank creates the memory, the others open it by name, and the name is taken away as soon as
- * all have it, so that a crash leaves nothing behind. Its size is fixed: longer vectors go through
- * it in chunks. */
+ * One rank creates the memory, and the others open it through that process (/proc/PID/fd): it never
+ * has a name in a file system, so that whenever all are killed nothing is left behind. Its size is
+ * fixed: longer vectors go through it in chunks. */
 #ifndef CALORIS_SHARED_H
 #define CALORIS_SHARED_H
 
@@ -16,13 +16,13 @@ struct shared;
 
 enum { SHARED_NAME = 64 };
 
-/* Rank 0 passes an empty name, which is filled; the others pass that name. Every rank reserves its
- * own part, so that pages lie near the rank that uses them, and a full /dev/shm is an error here,
- * not a bus error later. */
+/* Rank 0 passes an empty name, which is filled; the others pass that name, while rank 0 lends it.
+ * Every rank reserves its own part, so that pages lie near the rank that uses them, and too little
+ * memory is an error here, not a bus error later. */
 struct shared *shared_open(int rank, int size, char name[SHARED_NAME], struct caloris_err *err);
 
-/* Takes the name away. Rank 0, when all have opened (or have failed to). */
-void shared_unlink(const char *name);
+/* Rank 0, when all have opened (or have failed to). NULL is fine. */
+void shared_stop_lending(struct shared *shared);
 
 /* How to wait: see struct barrier_wait. ranks is filled by shared_open. */
 struct barrier_wait *shared_wait(struct shared *shared);
