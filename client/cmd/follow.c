@@ -71,7 +71,7 @@ int cmd_follow(const struct invocation *in, struct caloris_client *client, uint6
         int n = caloris_client_next(client, dirty ? SCREEN_FRAME_MS : WAIT_MS, &event, err);
         if (n < 0)
             goto out;
-        if (n == 0 && dirty && screen_paint(&f.screen, err) < 0)
+        if (((n == 0 && dirty) || screen_lost(&f.screen)) && screen_paint(&f.screen, err) < 0)
             goto out;
         if (n == 0)
             continue;

@@ -26,6 +26,9 @@ int screen_show(struct screen *screen, const Caloris__Wire__Progress *progress, 
                 struct caloris_err *err);
 int screen_paint(struct screen *screen, struct caloris_err *err);
 
+/* True once after another program had the terminal (Ctrl-Z, fg): paint again. */
+bool screen_lost(struct screen *screen);
+
 /* Waits; a signal ends it early. */
 void screen_hold(uint64_t ms);
 

@@ -232,6 +232,11 @@ int caloris_view_wipe(struct caloris_view *view, size_t columns, size_t rows,
     return rc < 0 ? -1 : caloris_buf_printf(to, err, CLEAR_BELOW SHOW_CURSOR);
 }
 
+void caloris_view_begin_anew(struct caloris_view *view)
+{
+    view->n_widths = 0;
+}
+
 /* ---- without a terminal ---------------------------------------------------------------------- */
 
 int caloris_view_line(const struct caloris_view *view, struct caloris_buf *to,

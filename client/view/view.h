@@ -59,6 +59,9 @@ int caloris_view_frame(struct caloris_view *view, size_t columns, size_t rows,
 int caloris_view_wipe(struct caloris_view *view, size_t columns, size_t rows,
                       struct caloris_buf *to, struct caloris_err *err);
 
+/* Whoever had the terminal meanwhile left the cursor somewhere: the next frame begins there. */
+void caloris_view_begin_anew(struct caloris_view *view);
+
 /* Appends one line without escapes: step, masks left, what this step revealed. For output that
  * is no terminal. */
 int caloris_view_line(const struct caloris_view *view, struct caloris_buf *to,
