@@ -263,6 +263,28 @@ static void choose_order(const json_t *root, struct caloris_job_params *params)
         params->order = CALORIS_ORDER_ENTROPY;
 }
 
+static bool text_has(const char *text, size_t n, const char *hole)
+{
+    return memmem(text, n, hole, strlen(hole)) != NULL;
+}
+
+/* Whether anything in the prompt may be a mask; ids whose mask is the model's to say may. */
+static bool may_have_holes(const struct caloris_job *job)
+{
+    bool found = false;
+    if (job->source == CALORIS_JOB_IDS) {
+        found = job->params.mask_id < 0;
+        for (size_t i = 0; i < job->n_ids && !found; i++)
+            found = job->ids[i] == job->params.mask_id;
+    } else if (job->hole && job->source == CALORIS_JOB_PROMPT) {
+        found = text_has(job->prompt, job->prompt_bytes, job->hole);
+    } else if (job->hole) {
+        for (size_t i = 0; i < job->n_messages && !found; i++)
+            found = text_has(job->messages[i].content, job->messages[i].content_bytes, job->hole);
+    }
+    return found;
+}
+
 static int check_together(const json_t *root, struct caloris_job *job, struct caloris_err *err)
 {
     if (job->hole && job->source == CALORIS_JOB_IDS)
@@ -274,6 +296,9 @@ static int check_together(const json_t *root, struct caloris_job *job, struct ca
         return caloris_err_set(err, CALORIS_BAD_REQUEST,
                                "best: %u answers need a temperature above 0, or all are the same",
                                job->params.best);
+    if (job->params.gen_length == 0 && !may_have_holes(job))
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "gen_length: 0, and the prompt has no hole: there is nothing to do");
     choose_order(root, &job->params);
     return check_blocks(root, &job->params, err);
 }

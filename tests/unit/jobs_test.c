@@ -211,7 +211,12 @@ static void fits_the_default_block_to_short_answers(void **state)
         {"{\"ids\":[1],\"gen_length\":20}", 20},
         {"{\"ids\":[1],\"gen_length\":50}", 50},
         {"{\"ids\":[1],\"gen_length\":150}", 96},
-        {"{\"ids\":[1],\"gen_length\":0}", 1},
+        {"{\"ids\":[1],\"gen_length\":0}", 1}, /* 1 may be the model's mask */
+        {"{\"ids\":[1,9],\"gen_length\":0,\"mask_id\":9}", 1},
+        {"{\"prompt\":\"a _\",\"hole\":\"_\",\"gen_length\":0}", 1},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+         "\"content\":\"_\"}],\"hole\":\"_\",\"gen_length\":0}",
+         1},
         {"{\"ids\":[1],\"gen_length\":50,\"commit\":\"quota\"}", 50},
         {"{\"ids\":[1],\"gen_length\":20,\"commit\":\"quota\",\"steps\":7}", 20},
     };
@@ -285,6 +290,11 @@ static const struct {
      "steps: 7 cannot be dealt evenly to 2 blocks (gen_length 64 / block_length 32); 6 could"},
     {IDS "\"gen_length\":64,\"block_length\":32,\"commit\":\"quota\",\"steps\":1}",
      "steps: 1 cannot be dealt evenly"},
+    {IDS "\"gen_length\":0,\"mask_id\":9}", "gen_length: 0, and the prompt has no hole"},
+    {"{\"prompt\":\"a\",\"gen_length\":0}", "gen_length: 0, and the prompt has no hole"},
+    {"{\"prompt\":\"a\",\"hole\":\"_\",\"gen_length\":0}", "gen_length: 0, and the prompt has"},
+    {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"hole\":\"_\",\"gen_length\":0}",
+     "gen_length: 0, and the prompt has no hole"},
     {IDS "\"best\":2}", "best: 2 answers need a temperature above 0, or all are the same"},
     {IDS "\"best\":0,\"temperature\":1}", "best: 0 is not a whole number from 1 to 64"},
     {IDS "\"best\":65,\"temperature\":1}", "best: 65 is not a whole number from 1 to 64"},
