@@ -227,6 +227,8 @@ static const struct {
     /* tiles */
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
      "w: begins at data byte 4, leaving a hole behind the header, which ends at 0"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4000000000,4000000004]}}", 8,
+     "w: begins at data byte 4000000000, the file holds 8"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
      "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}",
      16, "b: begins at data byte 12, leaving a hole behind a, which ends at 8"},

@@ -137,10 +137,15 @@ static int check_tiling(struct caloris_tensor *tensors, size_t n, const char *pa
 {
     if (n > 1)
         qsort(tensors, n, sizeof(*tensors), by_offset);
+    const uint64_t data_bytes = file_bytes - header_bytes;
     uint64_t cursor = 0;
     const char *before = "the header";
     for (size_t i = 0; i < n; i++) {
         const struct caloris_tensor *tensor = &tensors[i];
+        if (tensor->offset > cursor && tensor->offset > data_bytes)
+            return caloris_err_set(err, CALORIS_BAD_MODEL,
+                                   IN "begins at data byte %" PRIu64 ", the file holds %" PRIu64,
+                                   path, tensor->name, tensor->offset, data_bytes);
         if (tensor->offset < cursor)
             return caloris_err_set(err, CALORIS_BAD_MODEL,
                                    IN "begins at data byte %" PRIu64
@@ -154,7 +159,6 @@ static int check_tiling(struct caloris_tensor *tensors, size_t n, const char *pa
         cursor += tensor->bytes;
         before = tensor->name;
     }
-    uint64_t data_bytes = file_bytes - header_bytes;
     if (cursor != data_bytes)
         return caloris_err_set(err, CALORIS_BAD_MODEL,
                                "%s: the header promises %" PRIu64
