@@ -320,6 +320,16 @@ caloris_answer *caloris_client_list(struct caloris_client *client, bool finished
     return call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_LIST, err);
 }
 
+caloris_answer *caloris_client_count(struct caloris_client *client, struct caloris_err *err)
+{
+    Caloris__Wire__ClientToGateway message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    Caloris__Wire__List list = CALORIS__WIRE__LIST__INIT;
+    list.has_users = list.users = 1;
+    message.body_case = CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST;
+    message.list = &list;
+    return call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_LIST, err);
+}
+
 caloris_answer *caloris_client_cluster(struct caloris_client *client, struct caloris_err *err)
 {
     Caloris__Wire__ClientToGateway message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;

@@ -79,6 +79,9 @@ caloris_answer *caloris_client_results(struct caloris_client *client, uint64_t j
                                        struct caloris_err *err); /* ->result; AGAIN: not finished */
 caloris_answer *caloris_client_list(struct caloris_client *client, bool finished, uint32_t limit,
                                     uint64_t before, struct caloris_err *err); /* ->list */
+/* No jobs, but how many each user has that have not ended. */
+caloris_answer *caloris_client_count(struct caloris_client *client,
+                                     struct caloris_err *err); /* ->list */
 caloris_answer *caloris_client_cluster(struct caloris_client *client,
                                        struct caloris_err *err); /* ->cluster */
 caloris_answer *caloris_client_metrics(struct caloris_client *client,

@@ -46,7 +46,7 @@ struct flags {
     /* group */
     bool wait, hand_back;
     /* list */
-    bool all, no_header;
+    bool all, count, no_header;
     int64_t limit;
     /* up */
     int64_t ranks;
@@ -120,9 +120,11 @@ int cmd_job_number(const char *text, uint64_t *job, struct caloris_err *err);
 const char *cmd_state_name(Caloris__Wire__JobState state);
 json_t *cmd_status_json(const Caloris__Wire__JobStatus *status);
 json_t *cmd_list_json(const Caloris__Wire__JobList *list);
+json_t *cmd_count_json(const Caloris__Wire__JobList *list);
 json_t *cmd_cluster_json(const Caloris__Wire__Cluster *cluster);
 json_t *cmd_progress_json(const Caloris__Wire__Progress *progress);
 void cmd_list_table(const Caloris__Wire__JobList *list, bool header);
+void cmd_count_table(const Caloris__Wire__JobList *list, bool header);
 void cmd_cluster_table(const Caloris__Wire__Cluster *cluster, bool header);
 void cmd_status_lines(const Caloris__Wire__JobStatus *status);
 

@@ -23,6 +23,11 @@ const struct caloris_option list_options[] = {
      .argument = "N",
      .help = "the newest N jobs",
      .flag_only = true},
+    {.name = "count",
+     .type = CALORIS_OPTION_FLAG,
+     .offset = AT(count),
+     .help = "no jobs, but how many are queued, running and finished, and whose",
+     .flag_only = true},
     {.name = "no-header",
      .type = CALORIS_OPTION_FLAG,
      .offset = AT(no_header),
@@ -38,9 +43,16 @@ int verb_list(struct invocation *in)
     int rc = EXIT_DONE;
     struct caloris_client *client = cmd_connect(in, &err);
     if (client)
-        answer = caloris_client_list(client, in->flags.all, (uint32_t)in->flags.limit, 0, &err);
+        answer = in->flags.count ? caloris_client_count(client, &err)
+                                 : caloris_client_list(client, in->flags.all,
+                                                       (uint32_t)in->flags.limit, 0, &err);
     if (!answer) {
         rc = cmd_fail(in, &err);
+    } else if (in->flags.count) {
+        if (in->flags.json)
+            rc = cmd_print_json(in, cmd_count_json(answer->list));
+        else
+            cmd_count_table(answer->list, !in->flags.no_header);
     } else if (in->flags.json) {
         rc = cmd_print_json(in, cmd_list_json(answer->list));
     } else {

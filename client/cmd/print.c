@@ -114,6 +114,23 @@ json_t *cmd_list_json(const Caloris__Wire__JobList *list)
     return object;
 }
 
+json_t *cmd_count_json(const Caloris__Wire__JobList *list)
+{
+    json_t *object = json_object(), *users = json_array();
+    for (size_t i = 0; i < list->n_users; i++) {
+        json_t *user = json_object();
+        put(user, "user", text_or_null(list->users[i]->user));
+        put(user, "queued", integer(list->users[i]->queued));
+        put(user, "running", integer(list->users[i]->running));
+        json_array_append_new(users, user);
+    }
+    put(object, "users", users);
+    put(object, "queued", integer(list->queued));
+    put(object, "running", integer(list->running));
+    put(object, "finished", integer(list->finished));
+    return object;
+}
+
 static const char *group_state_name(const Caloris__Wire__GroupStatus *group)
 {
     static const char *const names[] = {
@@ -248,6 +265,25 @@ void cmd_list_table(const Caloris__Wire__JobList *list, bool header)
                "PROGRESS", "GROUP");
     for (size_t i = 0; i < list->n_jobs; i++)
         list_row(list->jobs[i]);
+}
+
+static void count_row(const char *user, uint64_t queued, uint64_t running)
+{
+    char name[65];
+    printf("%-24s %10" PRIu64 " %10" PRIu64, shown(user, name, sizeof(name)), queued, running);
+}
+
+/* Finished jobs are counted by nobody's name: their users are on disk alone. */
+void cmd_count_table(const Caloris__Wire__JobList *list, bool header)
+{
+    if (header)
+        printf("%-24s %10s %10s %10s\n", "USER", "QUEUED", "RUNNING", "FINISHED");
+    for (size_t i = 0; i < list->n_users; i++) {
+        count_row(list->users[i]->user, list->users[i]->queued, list->users[i]->running);
+        printf(" %10s\n", "-");
+    }
+    count_row("(all)", list->queued, list->running);
+    printf(" %10" PRIu64 "\n", list->finished);
 }
 
 void cmd_cluster_table(const Caloris__Wire__Cluster *cluster, bool header)

@@ -92,6 +92,11 @@ expect 0 "" caloris list --no-header --limit 2
 [ "$(wc -l <"$WORK/out")" = 2 ] || fail "list --limit 2: $(cat "$WORK/out")"
 expect 0 "" caloris list --json
 stdout_like '^\{"jobs":\[\{"job":5,.*\],"queued":5,"running":0,"finished":0\}$'
+expect 0 "" caloris list --count
+stdout_like "^$(id -un) +5 +0 +-\$"
+stdout_like '^\(all\) +5 +0 +0$'
+expect 0 "" caloris list --count --json
+stdout_is "{\"users\":[{\"user\":\"$(id -un)\",\"queued\":5,\"running\":0}],\"queued\":5,\"running\":0,\"finished\":0}"
 expect 0 "" caloris cluster --json
 stdout_is '{"groups":[],"queued":5,"running":0}'
 expect 75 "" caloris results 1

@@ -356,10 +356,66 @@ static int take_unwatch(struct caloris_broker *b, struct client *client, const r
     return 0;
 }
 
+static void send_list(struct caloris_broker *b, const struct client *client, const request *message,
+                      Caloris__Wire__JobList *list)
+{
+    to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    list->queued = b->counts.queued - b->n_leased;
+    list->running = b->n_leased;
+    list->finished = b->counts.finished;
+    answer.request = message->request;
+    answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_LIST;
+    answer.list = list;
+    answer_client(b, &client->peer, &answer);
+}
+
+/* Users that have jobs in the queue, into counts [most]; how many. */
+static size_t count_users(const struct caloris_broker *b, const struct client *client,
+                          Caloris__Wire__UserCount *counts, size_t most)
+{
+    const bool all = client->who->rights & RIGHT_READ_ALL;
+    size_t n = 0;
+    for (struct table_node *node = table_first(&b->users); node && n < most;
+         node = table_after(&b->users, node)) {
+        struct user *user = TABLE_ENTRY(node, struct user, node);
+        if (user->queued == 0 || (!all && strcmp(user->name, client->who->user) != 0))
+            continue;
+        caloris__wire__user_count__init(&counts[n]);
+        counts[n].user = user->name;
+        counts[n].queued = user->queued - user->running;
+        counts[n++].running = user->running;
+    }
+    return n;
+}
+
+static int list_users(struct caloris_broker *b, struct client *client, const request *message,
+                      struct caloris_err *err)
+{
+    const size_t most = b->users.count < BROKER_MAX_USERS ? b->users.count : BROKER_MAX_USERS;
+    Caloris__Wire__UserCount *counts = calloc(most + 1, sizeof(*counts));
+    Caloris__Wire__UserCount **pointers = calloc(most + 1, sizeof(*pointers));
+    int rc = 0;
+    if (counts && pointers) {
+        Caloris__Wire__JobList list = CALORIS__WIRE__JOB_LIST__INIT;
+        list.n_users = count_users(b, client, counts, most);
+        for (size_t i = 0; i < list.n_users; i++)
+            pointers[i] = &counts[i];
+        list.users = pointers;
+        send_list(b, client, message, &list);
+    } else {
+        rc = caloris_err_sys(err, "counts of %zu users", most);
+    }
+    free(pointers);
+    free(counts);
+    return rc;
+}
+
 static int take_list(struct caloris_broker *b, struct client *client, const request *message,
                      struct caloris_err *err)
 {
     const Caloris__Wire__List *asked = message->list;
+    if (asked->has_users && asked->users)
+        return list_users(b, client, message, err);
     uint32_t limit = asked->has_limit && asked->limit ? asked->limit : DEFAULT_LIST;
     if (limit > BROKER_MAX_LIST)
         limit = BROKER_MAX_LIST;
@@ -377,7 +433,6 @@ static int take_list(struct caloris_broker *b, struct client *client, const requ
     else
         n = caloris_store_list(b->store, &filter, (int)limit, jobs, err);
     if (n >= 0) {
-        to_client answer = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
         Caloris__Wire__JobList list = CALORIS__WIRE__JOB_LIST__INIT;
         for (int i = 0; i < n; i++) {
             messages[i].job = jobs[i];
@@ -386,13 +441,7 @@ static int take_list(struct caloris_broker *b, struct client *client, const requ
         }
         list.n_jobs = (size_t)n;
         list.jobs = pointers;
-        list.queued = b->counts.queued - b->n_leased;
-        list.running = b->n_leased;
-        list.finished = b->counts.finished;
-        answer.request = message->request;
-        answer.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_LIST;
-        answer.list = &list;
-        answer_client(b, &client->peer, &answer);
+        send_list(b, client, message, &list);
     }
     free(pointers);
     free(messages);

@@ -31,6 +31,7 @@ enum {
     BROKER_MAX_CAPACITY = 4096,        /* leases that one group may hold */
     BROKER_MAX_NAME = 128,             /* bytes of a group's name, model, host */
     BROKER_MAX_LIST = 1000,            /* jobs in one answer */
+    BROKER_MAX_USERS = 10000,          /* users in one answer */
     BROKER_MAX_HAND_OVERS = 256 << 20, /* bytes of progress in memory, of all jobs together */
     BROKER_BATCH = 256, /* messages taken from a socket per turn: one commit for all */
 };
