@@ -46,8 +46,8 @@ static float *buffer_of(const struct shared *shared, int rank, unsigned buffer)
            (size_t)buffer * CHUNK_FLOATS;
 }
 
-/* Names are "PID/FD/LABEL": whoever opens the descriptor of a process that is another one in its own
- * view of /proc finds another label. */
+/* Names are "PID/FD/LABEL": whoever opens the descriptor of what is another process in its own view
+ * of /proc finds another label. */
 static int create(char name[SHARED_NAME], size_t bytes, struct caloris_err *err)
 {
     char label[LABEL];
