@@ -218,6 +218,7 @@ static bool gather(struct caloris_schedule *schedule)
             caloris_pack_release(&schedule->pack, schedule->to_release[i]);
         schedule->n_to_release = 0;
         tell_snapshots(schedule);
+        schedule->crowded = schedule->n_waiting > 0;
     }
     pthread_mutex_unlock(&schedule->lock);
     return more;
@@ -316,6 +317,34 @@ static void tell_end(struct caloris_schedule *schedule, const struct caloris_err
     caloris_events_push(&schedule->events, event);
 }
 
+static double seconds(uint64_t from_ns, uint64_t to_ns)
+{
+    return (double)(to_ns - from_ns) * 1e-9;
+}
+
+/* A step that was packed, computed and settled between these. */
+static void count_step(struct caloris_schedule *schedule, const uint64_t at_ns[4])
+{
+    struct caloris_schedule_figures *figures = &schedule->figures;
+    size_t rows = 0;
+    for (size_t i = 0; i < schedule->pack.plan.n_spans; i++)
+        rows += schedule->pack.plan.spans[i].count;
+    figures->steps++;
+    figures->rows += rows;
+    figures->step_s += seconds(at_ns[1], at_ns[2]);
+    figures->own_s += seconds(at_ns[0], at_ns[1]) + seconds(at_ns[2], at_ns[3]);
+    if (!schedule->crowded)
+        return;
+    figures->crowded_steps++;
+    figures->crowded_fill += rows < schedule->aim ? (double)rows / (double)schedule->aim : 1;
+}
+
+void caloris_schedule_figures(const struct caloris_schedule *schedule,
+                              struct caloris_schedule_figures *figures)
+{
+    *figures = schedule->figures;
+}
+
 int caloris_schedule_loop(struct caloris_schedule *schedule, struct caloris_engine *engine,
                           struct caloris_err *err)
 {
@@ -323,12 +352,18 @@ int caloris_schedule_loop(struct caloris_schedule *schedule, struct caloris_engi
     int status = 0;
     while (status == 0 && gather(schedule)) {
         struct caloris_step_result result;
+        uint64_t at_ns[4];
+        at_ns[0] = caloris_time_ns();
         pack_steps(schedule);
-        const uint64_t begun_ns = caloris_time_ns();
+        at_ns[1] = caloris_time_ns();
         status = caloris_engine_step(engine, &schedule->pack.plan, &result, &why);
-        schedule->step_s = (double)(caloris_time_ns() - begun_ns) * 1e-9;
-        if (status == 0)
-            settle(schedule, &result);
+        at_ns[2] = caloris_time_ns();
+        schedule->step_s = seconds(at_ns[1], at_ns[2]);
+        if (status < 0)
+            break;
+        settle(schedule, &result);
+        at_ns[3] = caloris_time_ns();
+        count_step(schedule, at_ns);
     }
     hand_back(schedule);
     if (status == 0)

@@ -136,6 +136,18 @@ void caloris_request_free(struct caloris_request *request);
 /* Requests that wait or run. */
 size_t caloris_schedule_load(const struct caloris_schedule *schedule);
 
+/* What the steps so far were like: how full, and what the main thread spent on them besides. */
+struct caloris_schedule_figures {
+    uint64_t steps, rows;
+    double step_s;          /* in the engine */
+    double own_s;           /* packing plans, deciding what is revealed */
+    uint64_t crowded_steps; /* while requests waited for room */
+    double crowded_fill;    /* the sum over them of min(rows, aim) / aim */
+};
+/* Main thread; also when the loop has returned. */
+void caloris_schedule_figures(const struct caloris_schedule *schedule,
+                              struct caloris_schedule_figures *figures);
+
 /* Main thread of rank 0: until closed. -1 and err when a step failed (the world is lost); requests
  * that it held come back as CANCELLED all the same. */
 int caloris_schedule_loop(struct caloris_schedule *schedule, struct caloris_engine *engine,
