@@ -14,6 +14,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -118,6 +119,8 @@ def print_table(arguments, prompts, fields):
     for name, commit in COMMITS:
         for cache in CACHES:
             for block in BLOCKS:
+                if not re.search(arguments.only, f"{name} {cache} {block}"):
+                    continue
                 setting = {**fields, **commit, "cache": cache, "block_length": block}
                 results, seconds = answer(arguments, prompts, setting)
                 right = sum(judge(prompts, results))
@@ -147,6 +150,8 @@ def main():
     parser.add_argument("--prompts", type=int, default=0, help="the first so many only")
     parser.add_argument("--job", action="append", default=[], metavar="FIELD=VALUE", help="a field of every job")
     parser.add_argument("--table", action="store_true", help="every cache, commit and block length instead of one run")
+    parser.add_argument("--only", default="", metavar="PATTERN",
+                        help="of the table the cells whose 'commit cache block' it is found in, a regular expression")
     parser.add_argument("engine", nargs="*", help="options for caloris-engine")
     arguments = parser.parse_args()
 
