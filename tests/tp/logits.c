@@ -7,8 +7,35 @@
 #include "tests/unit/model_support.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+struct caloris_engine_options logits_options(const char *dir, const char *weights, int ranks)
+{
+    return (struct caloris_engine_options){
+        .model_dir = dir,
+        .transport = CALORIS_TRANSPORT_THREADS,
+        .ranks = ranks,
+        .threads = 1,
+        .max_requests = 1,
+        .max_canvas = 64,
+        .weights = weights,
+    };
+}
+
+void shard_model(const char *from, const char *weights, char *dir)
+{
+    const struct caloris_engine_options options = logits_options(from, weights, 1);
+    const struct caloris_sharding silent = {0};
+    struct caloris_err err = {0};
+    char command[2 * MODEL_PATH + 64];
+    model_make_dir(dir);
+    model_copy(from, dir);
+    snprintf(command, sizeof(command), "rm -f %s/*.safetensors %s/*.index.json", dir, dir);
+    assert_int_equal(system(command), 0);
+    expect_ok(caloris_engine_shard(&options, dir, &silent, &err), &err);
+}
 
 static int keep_rows(void *arg, const float *logits, size_t rows, struct caloris_err *err)
 {

@@ -21,19 +21,6 @@ enum { IDS = 40, LAYERS = 3, HIDDEN = 48, FFN = 88, VOCAB = 320, TIMES = 200 };
 static const int rank_counts[] = {1, 2, 3};
 enum { RANK_COUNTS = sizeof(rank_counts) / sizeof(rank_counts[0]) };
 
-static struct caloris_engine_options options_of(const char *dir, const char *weights, int ranks)
-{
-    return (struct caloris_engine_options){
-        .model_dir = dir,
-        .transport = CALORIS_TRANSPORT_THREADS,
-        .ranks = ranks,
-        .threads = 1,
-        .max_requests = 1,
-        .max_canvas = 64,
-        .weights = weights,
-    };
-}
-
 static const int32_t *some_ids(void)
 {
     static int32_t ids[IDS];
@@ -80,22 +67,9 @@ static double off(const struct logits *a, const struct logits *b)
 static void run(const char *dir, const char *weights, const char *calibrate, int ranks,
                 struct logits *l)
 {
-    struct caloris_engine_options options = options_of(dir, weights, ranks);
+    struct caloris_engine_options options = logits_options(dir, weights, ranks);
     options.calibrate = calibrate;
     logits_run(&options, some_ids(), IDS, l);
-}
-
-static void shard(const char *from, const char *weights, char dir[MODEL_PATH])
-{
-    char command[2 * MODEL_PATH];
-    const struct caloris_engine_options options = options_of(from, weights, 1);
-    const struct caloris_sharding silent = {0};
-    struct caloris_err err = {0};
-    model_make_dir(dir);
-    model_copy(from, dir);
-    snprintf(command, sizeof(command), "rm -f %s/*.safetensors %s/*.index.json", dir, dir);
-    assert_int_equal(system(command), 0);
-    expect_ok(caloris_engine_shard(&options, dir, &silent, &err), &err);
 }
 
 /* n inputs of every down; they are multiplied apart, or the matrix is bf16. blind_times: how many
@@ -106,7 +80,7 @@ static void check_model(size_t n, bool apart, const char *weights, double blind_
     struct logits exact, undisturbed, same;
     model_golden("llada", golden);
     make_model(n, dir);
-    shard(dir, weights, packed);
+    shard_model(dir, weights, packed);
     run(golden, "fp32", NULL, 1, &exact);
     run(dir, "fp32", NULL, 1, &same);
     assert_true(off(&same, &exact) < 1e-4);
@@ -179,7 +153,7 @@ static void the_plan_says_the_most(void **state)
     expect_ok(caloris_model_config_load(golden, &config, &err), &err);
     caloris_model_split(&config, 1, 0, &split);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct caloris_engine_options options = options_of(golden, cases[i].weights, 1);
+        struct caloris_engine_options options = logits_options(golden, cases[i].weights, 1);
         options.calibrate = cases[i].calibrate;
         expect_ok(caloris_engine_plan(&options, &facts, &share, &err), &err);
         expect_ok(
@@ -190,8 +164,8 @@ static void the_plan_says_the_most(void **state)
 
     /* A shard file says it exactly: 4 columns of 3 downs more than none. */
     make_model(4, dir);
-    shard(dir, "int8", packed);
-    struct caloris_engine_options options = options_of(packed, NULL, 1);
+    shard_model(dir, "int8", packed);
+    struct caloris_engine_options options = logits_options(packed, NULL, 1);
     expect_ok(caloris_engine_plan(&options, &facts, &share, &err), &err);
     expect_ok(caloris_weights_plan(golden, &config, &split, CALORIS_FORMAT_INT8, false, &memory,
                                    &read, &err),
@@ -235,7 +209,7 @@ static void ids_of_a_file(void **state)
     assert_int_equal(l.outlier_columns, 4 * LAYERS);
     free(l.to);
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct caloris_engine_options options = options_of(dir, "int8", 2);
+        struct caloris_engine_options options = logits_options(dir, "int8", 2);
         options.calibrate = path;
         model_write(dir, "sample.jsonl", bad[i].text, strlen(bad[i].text));
         int rc = caloris_engine_run(&options, no_body, NULL, NULL, &err);

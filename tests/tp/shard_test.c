@@ -23,43 +23,17 @@ static const int rank_counts[] = {1, 2, 3, 5, 7};
 static const char *const models[] = {"llada", "llada-gqa"};
 enum { RANK_COUNTS = sizeof(rank_counts) / sizeof(rank_counts[0]), MODELS = 2 };
 
-static struct caloris_engine_options options_of(const char *dir, const char *weights, int ranks)
-{
-    return (struct caloris_engine_options){
-        .model_dir = dir,
-        .transport = CALORIS_TRANSPORT_THREADS,
-        .ranks = ranks,
-        .threads = 1,
-        .max_requests = 1,
-        .max_canvas = 64,
-        .weights = weights,
-    };
-}
-
 /* ---- logits ---------------------------------------------------------------------------------- */
 
 enum { IDS = 24 };
 
 static void run_logits(const char *dir, const char *weights, int ranks, struct logits *l)
 {
-    const struct caloris_engine_options options = options_of(dir, weights, ranks);
+    const struct caloris_engine_options options = logits_options(dir, weights, ranks);
     int32_t ids[IDS];
     for (int i = 0; i < IDS; i++)
         ids[i] = (i * 37 + 5) % 320; /* the smallest vocabulary of them */
     logits_run(&options, ids, IDS, l);
-}
-
-static void shard(const char *from, const char *weights, char dir[MODEL_PATH])
-{
-    const struct caloris_engine_options options = options_of(from, weights, 1);
-    const struct caloris_sharding silent = {0};
-    struct caloris_err err = {0};
-    model_make_dir(dir);
-    model_copy(from, dir);
-    char command[2 * MODEL_PATH];
-    snprintf(command, sizeof(command), "rm -f %s/*.safetensors %s/*.index.json", dir, dir);
-    assert_int_equal(system(command), 0);
-    expect_ok(caloris_engine_shard(&options, dir, &silent, &err), &err);
 }
 
 static void logits_are_those_of_weights_packed_at_load(void **state)
@@ -70,7 +44,7 @@ static void logits_are_those_of_weights_packed_at_load(void **state)
         model_golden(models[m], from);
         for (size_t f = 0; caloris_engine_format(f); f++) {
             const char *weights = caloris_engine_format(f);
-            shard(from, weights, dir);
+            shard_model(from, weights, dir);
             for (int i = 0; i < RANK_COUNTS; i++) {
                 struct logits packed, stored;
                 run_logits(from, weights, rank_counts[i], &packed);
@@ -93,9 +67,9 @@ static void bytes_read_are_those_planned(void **state)
 {
     char from[MODEL_PATH], dir[MODEL_PATH];
     (void)state;
-    shard(model_golden("llada", from), "int8", dir);
+    shard_model(model_golden("llada", from), "int8", dir);
     for (int i = 0; i < RANK_COUNTS; i++) {
-        struct caloris_engine_options options = options_of(dir, NULL, rank_counts[i]);
+        struct caloris_engine_options options = logits_options(dir, NULL, rank_counts[i]);
         struct caloris_rank_share shares[7];
         struct caloris_model_facts facts;
         struct caloris_err err = {0};
@@ -243,10 +217,11 @@ static void append(struct file *f)
     f->n += 64;
 }
 
-static const struct {
+struct damage {
     void (*damage)(struct file *file);
     const char *complaint;
-} damages[] = {
+};
+static const struct damage damages[] = {
     {flip_magic, "caloris.shard is no shard file"},
     {newer_version, "caloris.shard is a shard file of version 3, this program reads version 2"},
     {flip_table, "caloris.shard: header and table, bytes 16 to"},
@@ -281,11 +256,25 @@ static void expect_refused(const char *dir, const char *weights, enum caloris_co
                            const char *complaint)
 {
     for (int i = 0; i < RANK_COUNTS; i++) {
-        const struct caloris_engine_options options = options_of(dir, weights, rank_counts[i]);
+        const struct caloris_engine_options options = logits_options(dir, weights, rank_counts[i]);
         struct caloris_err err = {0};
         const int rc = caloris_engine_run(&options, no_body, NULL, NULL, &err);
         expect_complaint(rc, &err, code, complaint);
         assert_int_equal(caloris_exit_server(err.code), 2);
+    }
+}
+
+static void expect_damages_found(const char *dir, const struct file *whole,
+                                 const struct damage *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct file odd = *whole;
+        odd.bytes = malloc(whole->n + 64);
+        memcpy(odd.bytes, whole->bytes, whole->n);
+        cases[i].damage(&odd);
+        model_write(dir, CALORIS_SHARD_FILE, odd.bytes, odd.n);
+        free(odd.bytes);
+        expect_refused(dir, NULL, CALORIS_BAD_MODEL, cases[i].complaint);
     }
 }
 
@@ -294,17 +283,9 @@ static void damaged_files_are_refused(void **state)
     char from[MODEL_PATH], dir[MODEL_PATH];
     struct file whole;
     (void)state;
-    shard(model_golden("llada", from), "int8", dir);
+    shard_model(model_golden("llada", from), "int8", dir);
     read_file(dir, &whole);
-    for (size_t i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
-        struct file odd = whole;
-        odd.bytes = malloc(whole.n + 64);
-        memcpy(odd.bytes, whole.bytes, whole.n);
-        damages[i].damage(&odd);
-        model_write(dir, CALORIS_SHARD_FILE, odd.bytes, odd.n);
-        free(odd.bytes);
-        expect_refused(dir, NULL, CALORIS_BAD_MODEL, damages[i].complaint);
-    }
+    expect_damages_found(dir, &whole, damages, sizeof(damages) / sizeof(damages[0]));
     model_write(dir, CALORIS_SHARD_FILE, whole.bytes, whole.n);
     struct logits l;
     run_logits(dir, "int8", 3, &l); /* whole again */
@@ -338,10 +319,7 @@ static void no_outliers(struct file *f)
 /* The demo model has some. */
 static void damaged_outliers_are_refused(void **state)
 {
-    static const struct {
-        void (*damage)(struct file *file);
-        const char *complaint;
-    } cases[] = {
+    static const struct damage cases[] = {
         {outlier_beyond, "outliers are no ascending columns of 768"},
         {outliers_descend, "outliers are no ascending columns of 768"},
         {no_outliers, "the table has another model.transformer.blocks.0.ff_out.weight"},
@@ -350,17 +328,9 @@ static void damaged_outliers_are_refused(void **state)
     struct file whole;
     (void)state;
     snprintf(from, sizeof(from), "%s/deploy/models/tinycoder", getenv("CALORIS_SOURCE_DIR"));
-    shard(from, "int8", dir);
+    shard_model(from, "int8", dir);
     read_file(dir, &whole);
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct file odd = whole;
-        odd.bytes = malloc(whole.n + 64);
-        memcpy(odd.bytes, whole.bytes, whole.n);
-        cases[i].damage(&odd);
-        model_write(dir, CALORIS_SHARD_FILE, odd.bytes, odd.n);
-        free(odd.bytes);
-        expect_refused(dir, NULL, CALORIS_BAD_MODEL, cases[i].complaint);
-    }
+    expect_damages_found(dir, &whole, cases, sizeof(cases) / sizeof(cases[0]));
     free(whole.bytes);
     model_remove_dir(dir);
 }
@@ -371,10 +341,10 @@ static void any_flipped_bit_is_found(void **state)
     char from[MODEL_PATH], dir[MODEL_PATH];
     struct file file;
     (void)state;
-    shard(model_golden("llada-gqa", from), "bf16", dir);
+    shard_model(model_golden("llada-gqa", from), "bf16", dir);
     read_file(dir, &file);
     for (size_t at = 1; at < file.n; at += file.n / 211) {
-        const struct caloris_engine_options options = options_of(dir, NULL, 2);
+        const struct caloris_engine_options options = logits_options(dir, NULL, 2);
         struct caloris_err err = {0};
         file.bytes[at] ^= (unsigned char)(1 << at % 8);
         model_write(dir, CALORIS_SHARD_FILE, file.bytes, file.n);
@@ -395,14 +365,14 @@ static void another_format_or_model_is_refused(void **state)
     struct caloris_err err = {0};
     const struct caloris_sharding silent = {0};
     (void)state;
-    shard(model_golden("llada", from), "int8", dir);
+    shard_model(model_golden("llada", from), "int8", dir);
     snprintf(text, sizeof(text), "weights as bf16: %s/caloris.shard holds them as int8", dir);
     expect_refused(dir, "bf16", CALORIS_BAD_CONFIG, text);
 
-    struct caloris_engine_options options = options_of(dir, "bf16", 1);
+    struct caloris_engine_options options = logits_options(dir, "bf16", 1);
     expect_complaint(caloris_engine_shard(&options, "/nowhere", &silent, &err), &err,
                      CALORIS_BAD_MODEL, "holds a shard file already");
-    options = options_of(from, "int8", 1);
+    options = logits_options(from, "int8", 1);
     expect_complaint(caloris_engine_shard(&options, "/nowhere", &silent, &err), &err, CALORIS_IO,
                      "/nowhere/caloris.shard");
 
@@ -431,9 +401,9 @@ static void a_file_appears_whole_or_not_at_all(void **state)
     const struct caloris_sharding told = {.progress = stop_late};
     struct file before, after;
     (void)state;
-    shard(model_golden("llada", from), "int8", dir);
+    shard_model(model_golden("llada", from), "int8", dir);
     read_file(dir, &before);
-    const struct caloris_engine_options options = options_of(from, "bf16", 1);
+    const struct caloris_engine_options options = logits_options(from, "bf16", 1);
     expect_complaint(caloris_engine_shard(&options, dir, &told, &err), &err, CALORIS_CANCELLED,
                      "enough");
     read_file(dir, &after);
@@ -482,7 +452,7 @@ static void relative_errors_are_those_of_the_formats(void **state)
         struct seen seen = {0};
         struct caloris_err err = {0};
         const struct caloris_sharding told = {.tensor = see, .arg = &seen};
-        const struct caloris_engine_options options = options_of(from, cases[i].weights, 1);
+        const struct caloris_engine_options options = logits_options(from, cases[i].weights, 1);
         model_make_dir(dir);
         expect_ok(caloris_engine_shard(&options, dir, &told, &err), &err);
         assert_int_equal(seen.matrices, 3 * 7 + 2);
