@@ -25,6 +25,7 @@ struct work {
     const struct caloris_model_config *config;
     struct caloris_model_split split;
     struct caloris_comm *comm;
+    struct caloris_weights_peers peers; /* of the stream */
     struct caloris_stream *stream;
     struct caloris_calibration *calibration;
     struct caloris_nn nn;
@@ -96,7 +97,6 @@ static int begin(struct work *work, const char *dir, const struct caloris_sample
                  struct caloris_pool *pool, struct caloris_err *err)
 {
     const struct caloris_model_config *c = work->config;
-    const struct caloris_weights_peers peers = {.loaded = count_loaded, .arg = work->comm};
     const size_t ranks =
         caloris_comm_rank(work->comm) == 0 ? (size_t)caloris_comm_size(work->comm) : 0;
     work->widest = larger(c->hidden, larger(c->heads * c->head_dim, c->ffn));
@@ -115,7 +115,8 @@ static int begin(struct work *work, const char *dir, const struct caloris_sample
     work->calibration = caloris_calibration_new(c->layers, err);
     if (!work->calibration)
         return -1;
-    work->stream = caloris_stream_open(dir, c, &work->split, pool, &peers, err);
+    work->peers = (struct caloris_weights_peers){.loaded = count_loaded, .arg = work->comm};
+    work->stream = caloris_stream_open(dir, c, &work->split, pool, &work->peers, err);
     return work->stream ? make_nn(work, sample, pool, err) : -1;
 }
 

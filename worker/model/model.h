@@ -166,7 +166,8 @@ int caloris_weights_load(const char *dir, const struct caloris_model_config *con
 
 /* This rank's FP32 weights with one layer at a time, of safetensors: what a calibration computes
  * with, in models too large for FP32. weights->layer[i] is there after caloris_stream_layer(i) and
- * until the next one; the head is not. NULL and err. */
+ * until the next one; the head is not. peers: for loaded; stays the
+ * caller's until the end. NULL and err. */
 struct caloris_stream;
 struct caloris_stream *
 caloris_stream_open(const char *dir, const struct caloris_model_config *config,
