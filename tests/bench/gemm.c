@@ -2,6 +2,7 @@
  * LLaDA-8B and LLaDA-1B. CSV on stdout.
  *
  * gemm [-t threads] [-f fp32|bf16|int8|int4] [-i isa] [-m model/matrix] [rows | first-last …]
+ * gemm -l [-r rounds] … [first-last]
  *
  * A line's product, a bare loop of the fastest instruction for its format, a loop that only reads
  * memory and (fp32) a bare OpenBLAS sgemm with all threads take turns; the figures are medians.
@@ -11,6 +12,11 @@
  * use too the medians of one line may have met different weather. of_peak_cpu is operations / peak
  * by the processor time of the threads (where the bound is compute), which stands still while
  * others have the cores.
+ *
+ * -l, the ladder: every number of rows (1-512), in rounds, so that whoever else uses the machine
+ * meets all of them, and of each the best round by wall clock and by processor time. No number of
+ * rows should take longer than the next multiple of 16, to_next_16 is their ratio; to_previous that
+ * to one row less. The worst of both, by processor time, are named on stderr.
  */
 #include "base/err.h"
 #include "base/time.h"
@@ -27,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_REPEATS = 41, MIN_REPEATS = 7, MAX_COPIES = 128 };
+enum { MAX_REPEATS = 41, MIN_REPEATS = 7, MAX_COPIES = 128, ROUNDS = 9 };
 static const size_t weights_bytes = (size_t)384 << 20, stream_bytes = (size_t)64 << 20;
 static const double seconds_per_line = 0.8;
 
@@ -48,6 +54,7 @@ struct bench {
     struct caloris_pool *pool;
     enum caloris_format format;
     const char *isa, *only; /* a shape or the beginning of one */
+    int rounds;             /* of the ladder; 0: none */
     char machine[BENCH_MACHINE];
 };
 
@@ -205,6 +212,71 @@ static void measure(const struct bench *b, struct product *p, const char *shape)
     fflush(stdout);
 }
 
+/* ---- every number of rows --------------------------------------------------------------------- */
+
+struct rung {
+    double us, cpu_us; /* the best round */
+};
+
+static double to(const struct rung *rung, const struct rung *other)
+{
+    return rung->cpu_us / other->cpu_us;
+}
+
+/* A line for each number of rows from first to last; ladder[0] is that of first, and they go on to
+ * a multiple of 16. */
+static void print_ladder(const struct bench *b, const struct product *p, const char *shape,
+                         const struct rung *ladder, size_t first, size_t last)
+{
+    size_t slowest = first, steepest = first;
+    double slow = 0, steep = 0;
+    for (size_t rows = first; rows <= last; rows++) {
+        const struct rung *mine = &ladder[rows - first];
+        const struct rung *next = &ladder[(rows + 15) / 16 * 16 - first];
+        const double to_next = to(mine, next);
+        const double to_previous = rows > first ? to(mine, mine - 1) : 1;
+        if (to_next > slow && mine != next) {
+            slow = to_next;
+            slowest = rows;
+        }
+        if (to_previous > steep) {
+            steep = to_previous;
+            steepest = rows;
+        }
+        printf("%s,%s,%s,%d,%s,%s,%zu,%zu,%zu,%.1f,%.1f,%.3f,%.3f,%.3f\n", b->machine, b->isa,
+               bench_commit(), caloris_pool_threads(b->pool), caloris_format_name(b->format), shape,
+               rows, p->matrix[0].out, p->matrix[0].in, mine->us, mine->cpu_us, mine->us / next->us,
+               to_next, to_previous);
+    }
+    fprintf(stderr,
+            "%s %s: worst of %zu-%zu rows: %zu take %.3f of the next multiple of 16, "
+            "%zu take %.3f of one row less\n",
+            caloris_format_name(b->format), shape, first, last, slowest, slow, steepest, steep);
+}
+
+static int climb(const struct bench *b, struct product *p, const char *shape, size_t first,
+                 size_t last)
+{
+    const size_t most = (last + 15) / 16 * 16;
+    struct rung *ladder = calloc(most - first + 1, sizeof(*ladder));
+    if (!ladder)
+        return -1;
+    p->rows = most;
+    ours(b, p);
+    for (int round = 0; round < b->rounds; round++) {
+        for (p->rows = first; p->rows <= most; p->rows++) {
+            struct rung *rung = &ladder[p->rows - first];
+            const double cpu = cpu_seconds(b), us = ours(b, p) * 1e6;
+            const double cpu_us = (cpu_seconds(b) - cpu) * 1e6;
+            rung->us = round == 0 || us < rung->us ? us : rung->us;
+            rung->cpu_us = round == 0 || cpu_us < rung->cpu_us ? cpu_us : rung->cpu_us;
+        }
+    }
+    print_ladder(b, p, shape, ladder, first, last);
+    free(ladder);
+    return 0;
+}
+
 /* "64" or "1-512". */
 static int parse_rows(const char *text, size_t *first, size_t *last)
 {
@@ -218,10 +290,11 @@ static int parse_rows(const char *text, size_t *first, size_t *last)
 static int run(const struct bench *b, char **rows, int n)
 {
     static char *few_and_many[] = {"1", "2", "4", "8", "16", "32", "64", "128", "256", "512"};
+    static char *all[] = {"1-512"};
     size_t first, last, most = 0;
     if (n == 0) {
-        rows = few_and_many;
-        n = sizeof(few_and_many) / sizeof(few_and_many[0]);
+        rows = b->rounds > 0 ? all : few_and_many;
+        n = b->rounds > 0 ? 1 : sizeof(few_and_many) / sizeof(few_and_many[0]);
     }
     for (int i = 0; i < n; i++) {
         if (parse_rows(rows[i], &first, &last) < 0) {
@@ -230,18 +303,23 @@ static int run(const struct bench *b, char **rows, int n)
         }
         most = last > most ? last : most;
     }
-    printf(
-        "machine,isa,commit,threads,blas,format,matrix,rows,out,in,us,instruction,gflops,peak_"
-        "gflops,bandwidth_gbs,bound,of_roofline,of_roofline_best,of_peak_cpu,bare_blas_gflops\n");
+    puts(b->rounds > 0
+             ? "machine,isa,commit,threads,format,matrix,rows,out,in,best_us,best_cpu_us,"
+               "to_next_16,to_next_16_cpu,to_previous_cpu"
+             : "machine,isa,commit,threads,blas,format,matrix,rows,out,in,us,instruction,gflops,"
+               "peak_gflops,bandwidth_gbs,bound,of_roofline,of_roofline_best,of_peak_cpu,"
+               "bare_blas_gflops");
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         struct product p;
         if (strncmp(shapes[s].name, b->only, strlen(b->only)) != 0)
             continue;
-        if (make_product(&p, b, s, most) < 0)
+        if (make_product(&p, b, s, (most + 15) / 16 * 16) < 0)
             return 1;
         for (int i = 0; i < n; i++) {
             parse_rows(rows[i], &first, &last);
-            for (p.rows = first; p.rows <= last; p.rows++)
+            if (b->rounds > 0 && climb(b, &p, shapes[s].name, first, last) < 0)
+                return 1;
+            for (p.rows = first; b->rounds == 0 && p.rows <= last; p.rows++)
                 measure(b, &p, shapes[s].name);
         }
         free_product(&p);
@@ -255,7 +333,7 @@ int main(int argc, char **argv)
     struct bench b = {.isa = "best", .only = "llada-8b"};
     int threads = caloris_pool_cores(1), option, failed = 0;
     caloris_kernels_init();
-    while (!failed && (option = getopt(argc, argv, "t:f:i:m:")) != -1) {
+    while (!failed && (option = getopt(argc, argv, "t:f:i:m:lr:")) != -1) {
         if (option == 't')
             threads = atoi(optarg);
         else if (option == 'f')
@@ -264,6 +342,10 @@ int main(int argc, char **argv)
             failed = caloris_kernels_force(b.isa = optarg, &err) < 0;
         else if (option == 'm')
             b.only = optarg;
+        else if (option == 'l')
+            b.rounds = b.rounds > 0 ? b.rounds : ROUNDS;
+        else if (option == 'r')
+            b.rounds = atoi(optarg);
         else
             return 2;
     }

@@ -159,9 +159,12 @@ static void touch_some(void *arg, size_t index, int thread)
 }
 
 /* Seconds that all threads take to touch so much memory first. Afterwards the system has that much
- * at hand: a hypervisor that takes back what is free for some seconds has just given it. */
+ * (at most half of what is free) at hand: a hypervisor that takes back what is free for some seconds has just given it. */
 static double touch(struct caloris_pool *pool, size_t bytes)
 {
+    const size_t free_bytes =
+        (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE) / 2;
+    bytes = bytes < free_bytes ? bytes : free_bytes;
     const uint64_t start = caloris_time_ns();
     struct touching touching = {caloris_arena_map(bytes, "memory", NULL), bytes};
     if (touching.memory)
