@@ -212,7 +212,7 @@ static void measure(const struct bench *b, struct product *p, const char *shape)
     fflush(stdout);
 }
 
-/* ---- every number of rows --------------------------------------------------------------------- */
+/* ---- every number of rows -------------------------------------------------------------------- */
 
 struct rung {
     double us, cpu_us; /* the best round */

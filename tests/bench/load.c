@@ -159,7 +159,8 @@ static void touch_some(void *arg, size_t index, int thread)
 }
 
 /* Seconds that all threads take to touch so much memory first. Afterwards the system has that much
- * (at most half of what is free) at hand: a hypervisor that takes back what is free for some seconds has just given it. */
+ * (at most half of what is free) at hand: a hypervisor that takes back what is free for some
+ * seconds has just given it. */
 static double touch(struct caloris_pool *pool, size_t bytes)
 {
     const size_t free_bytes =
