@@ -403,6 +403,8 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     caloris_log(CALORIS_LOG_INFO, "%s loaded in %.2f s", work->values->model, facts->load_s);
     if (facts->watch_warning)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->watch_warning);
+    if (facts->isa_warning)
+        caloris_log(CALORIS_LOG_WARN, "%s", facts->isa_warning);
     if (facts->core_warning)
         caloris_log(CALORIS_LOG_WARN, "%s", facts->core_warning);
     size_t row_budget = 0;

@@ -35,8 +35,9 @@ struct caloris_engine_options {
     /* Ids to look for outliers with, where int8 or int4 weights are made from safetensors: a file
      * of lines {"ids": [1, 2, …]}; NULL: 256 of our own; "none": nothing is looked for. */
     const char *calibrate;
-    const char *isa; /* kernels up to this instruction set ("avx2"); NULL: all that run here */
-    bool profile;    /* measure the phases of steps: caloris_engine_profile */
+    const char
+        *isa;     /* kernels up to this instruction set ("avx2"); NULL: all that every rank has */
+    bool profile; /* measure the phases of steps: caloris_engine_profile */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir:
      * weights are invented in memory, and layers share as many distinct ones as fit in half of the
      * memory. For benchmarks. */
@@ -250,6 +251,7 @@ struct caloris_engine_facts {
     const char *blas;          /* "OpenBLAS 0.3.21 SkylakeX" */
     const char *blas_warning;  /* NULL, or why the BLAS core is below this CPU */
     const char *core_warning;  /* NULL, or which rank owns fewer cores than threads */
+    const char *isa_warning;   /* NULL, or which rank's CPU keeps the others' back */
     const char *watch_warning; /* NULL, or why nobody would notice that a rank is lost */
     const char *format;        /* of the matrices: "int8" */
     const char *kernels;       /* that multiply with them on rank 0: "avx512-vnni" */

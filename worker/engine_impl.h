@@ -26,7 +26,7 @@ struct caloris_engine {
     struct caloris_engine_facts facts;
     struct caloris_rank_share *shares; /* rank 0: [ranks] */
     float *compared;                   /* rank 0 while loading: [ranks, hidden + 1] */
-    char core_warning[256], watch_warning[256];
+    char core_warning[256], isa_warning[256], watch_warning[256];
     uint64_t longest_ns, longest_rows; /* an operation so far, and the rows of its step */
     bool lost;                         /* a collective failed: the world is gone */
 };

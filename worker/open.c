@@ -218,6 +218,67 @@ static int compare_cores(struct caloris_engine *engine, struct caloris_err *err)
     return rc < 0 ? caloris_engine_lose(engine, err) : 0;
 }
 
+/* Instruction sets that this rank may use: a bit for each of caloris_kernels_isa. */
+static uint32_t usable_isas(const struct caloris_engine_options *o)
+{
+    uint32_t usable = 0;
+    const char *name;
+    bool runs, beyond = false;
+    for (size_t i = 0; i < 32 && (name = caloris_kernels_isa(i, &runs)); i++) {
+        usable |= runs && !beyond ? 1u << i : 0;
+        beyond |= o->isa && strcmp(name, o->isa) == 0;
+    }
+    return usable;
+}
+
+/* bits is not 0. */
+static uint32_t strongest(uint32_t bits)
+{
+    return 31u - (uint32_t)__builtin_clz(bits);
+}
+
+/* All ranks compute by the strongest kernels that all of them have: CPUs of a cluster may differ,
+ * and what a row becomes must not depend on who computes it. */
+static int agree_isa(struct caloris_engine *engine, struct caloris_err *err)
+{
+    struct {
+        uint32_t usable;
+        char host[64];
+    } mine = {0}, *all = NULL;
+    struct caloris_err verdict = {0};
+    uint32_t common = UINT32_MAX;
+    int rc = 0;
+    mine.usable = usable_isas(&engine->options);
+    snprintf(mine.host, sizeof(mine.host), "%s", caloris_comm_host(engine->comm));
+    if (engine->rank == 0 && !(all = calloc((size_t)engine->ranks, sizeof(*all))))
+        rc = caloris_err_sys(&verdict, "instruction sets of %d ranks", engine->ranks);
+    if (caloris_engine_agree(engine, rc, &verdict, err) < 0)
+        return -1;
+    rc = caloris_comm_gather(engine->comm, &mine, sizeof(mine), all, err);
+    for (int rank = 0; rc == 0 && all && rank < engine->ranks; rank++)
+        common &= all[rank].usable;
+    if (rc == 0)
+        rc = caloris_comm_broadcast(engine->comm, &common, sizeof(common), err);
+    for (int rank = 0; rc == 0 && all && rank < engine->ranks; rank++) {
+        if (all[rank].usable == common || engine->isa_warning[0])
+            continue;
+        int weak = 0; /* the first that keeps the others back */
+        while (strongest(all[weak].usable) > strongest(common) && weak + 1 < engine->ranks)
+            weak++;
+        snprintf(engine->isa_warning, sizeof(engine->isa_warning),
+                 "all ranks use kernels up to %s, for the sake of rank %d on %s; rank %d on %s has "
+                 "%s",
+                 caloris_kernels_isa(strongest(common), NULL), weak, all[weak].host, rank,
+                 all[rank].host, caloris_kernels_isa(strongest(all[rank].usable), NULL));
+    }
+    free(all);
+    if (rc < 0)
+        return caloris_engine_lose(engine, err);
+    if (strongest(common) != strongest(mine.usable))
+        rc = caloris_kernels_force(caloris_kernels_isa(strongest(common), NULL), &verdict);
+    return caloris_engine_agree(engine, rc, &verdict, err);
+}
+
 static void fill_facts(struct caloris_engine *engine)
 {
     struct caloris_engine_facts *facts = &engine->facts;
@@ -246,7 +307,8 @@ int caloris_engine_open(struct caloris_engine *engine, struct caloris_err *err)
         caloris_comm_neighbours(engine->comm, &index, &neighbours);
         engine->options.threads = caloris_pool_cores(neighbours);
     }
-    if (caloris_engine_agree(engine, read_config(engine, &mine), &mine, err) < 0)
+    if (agree_isa(engine, err) < 0 ||
+        caloris_engine_agree(engine, read_config(engine, &mine), &mine, err) < 0)
         return -1;
     if (compare_terms(engine, err) < 0)
         return -1;
@@ -267,6 +329,7 @@ int caloris_engine_open(struct caloris_engine *engine, struct caloris_err *err)
 
     engine->counters.bytes_read = engine->weights.bytes_read;
     engine->facts.core_warning = engine->core_warning[0] ? engine->core_warning : NULL;
+    engine->facts.isa_warning = engine->isa_warning[0] ? engine->isa_warning : NULL;
     engine->facts.load_s = (double)(caloris_time_ns() - start) * 1e-9;
     caloris_comm_at(engine->comm, CALORIS_COMM_IDLE, 0);
     return 0;

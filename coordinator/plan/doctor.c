@@ -92,6 +92,8 @@ int caloris_doctor_body(struct caloris_engine *engine, void *arg, struct caloris
 
     say(&report, FINE, "version", "caloris %s", CALORIS_VERSION);
     say(&report, FINE, "world", "%d ranks by %s", facts->ranks, facts->transport);
+    if (facts->isa_warning)
+        say(&report, WARNING, "kernels", "%s", facts->isa_warning);
     if (facts->core_warning)
         say(&report, WARNING, "cores", "%s", facts->core_warning);
     else

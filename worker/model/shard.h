@@ -71,8 +71,10 @@ void caloris_shard_unit(const struct caloris_shard_tensor *tensor, size_t i, siz
 uint64_t caloris_shard_bytes(const struct caloris_shard *shard,
                              const struct caloris_pieces *pieces);
 
-/* Reads them to their places, each checked; weights were reserved and attached. */
+/* Reads them to their places, each checked; weights were reserved and attached. Of the peers, which
+ * may be NULL, only loaded is called. */
 int caloris_shard_load(const struct caloris_shard *shard, const struct caloris_pieces *pieces,
-                       struct caloris_pool *pool, uint64_t *bytes_read, struct caloris_err *err);
+                       struct caloris_pool *pool, const struct caloris_weights_peers *peers,
+                       uint64_t *bytes_read, struct caloris_err *err);
 
 #endif

@@ -23,6 +23,7 @@ struct task {
 struct loading {
     const struct caloris_shard *shard;
     const struct caloris_pieces *pieces;
+    const struct caloris_weights_peers *peers; /* may be NULL */
     const struct task *task;
     char *staging; /* [threads, staging_bytes] */
     size_t staging_bytes;
@@ -83,6 +84,8 @@ static int read_bytes(struct loading *loading, const struct caloris_shard_tensor
     if (caloris_file_read_at(loading->shard->fd, loading->shard->path, staging, n, offset, err) < 0)
         return caloris_err_prefix(err, "%s", tensor->name);
     atomic_fetch_add(&loading->bytes_read, n);
+    if (loading->peers && loading->peers->loaded)
+        loading->peers->loaded(loading->peers->arg, n);
     return 0;
 }
 
@@ -207,10 +210,11 @@ static size_t list_tasks(const struct caloris_shard *shard, const struct caloris
 }
 
 int caloris_shard_load(const struct caloris_shard *shard, const struct caloris_pieces *pieces,
-                       struct caloris_pool *pool, uint64_t *bytes_read, struct caloris_err *err)
+                       struct caloris_pool *pool, const struct caloris_weights_peers *peers,
+                       uint64_t *bytes_read, struct caloris_err *err)
 {
     const size_t threads = pool ? (size_t)caloris_pool_threads(pool) : 1;
-    struct loading loading = {.shard = shard, .pieces = pieces};
+    struct loading loading = {.shard = shard, .pieces = pieces, .peers = peers};
     size_t n = list_tasks(shard, pieces, NULL, &loading.staging_bytes);
     struct task *task = calloc(n + 1, sizeof(*task));
     int rc = -1;

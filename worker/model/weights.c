@@ -163,8 +163,8 @@ static int load_alone(const char *dir, const struct caloris_model_config *config
 
 static int load_stored(const char *dir, const struct caloris_model_config *config,
                        const struct caloris_model_split *split, enum caloris_format format,
-                       struct caloris_pool *pool, struct caloris_weights *weights,
-                       struct caloris_err *err)
+                       struct caloris_pool *pool, const struct caloris_weights_peers *peers,
+                       struct caloris_weights *weights, struct caloris_err *err)
 {
     struct caloris_pieces pieces = {0};
     struct caloris_shard *shard = caloris_shard_open(dir, config, err);
@@ -181,7 +181,7 @@ static int load_stored(const char *dir, const struct caloris_model_config *confi
                                 err) < 0)
         goto out;
     caloris_pieces_attach(&pieces, weights);
-    rc = caloris_shard_load(shard, &pieces, pool, &weights->bytes_read, err);
+    rc = caloris_shard_load(shard, &pieces, pool, peers, &weights->bytes_read, err);
 out:
     caloris_pieces_free(&pieces);
     caloris_shard_close(shard);
@@ -220,7 +220,7 @@ int caloris_weights_load(const char *dir, const struct caloris_model_config *con
     if (caloris_shard_find(dir, &stored, err) < 0)
         return -1;
     int rc = stored.there
-                 ? load_stored(dir, config, split, format, pool, weights, err)
+                 ? load_stored(dir, config, split, format, pool, peers, weights, err)
                  : load_tensors(dir, config, split, format, calibration, pool, peers, weights, err);
     if (rc < 0)
         caloris_weights_free(weights);
