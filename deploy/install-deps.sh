@@ -18,6 +18,7 @@ caloris_build_packages=(
     libsqlite3-dev                     # the queue
     libpcre2-dev libutf8proc-dev       # tokenizers
     libhwloc-dev                       # cores of a rank
+    help2man                           # manual pages out of --help
 )
 caloris_test_packages=(
     libcmocka-dev clang-format-14 shellcheck

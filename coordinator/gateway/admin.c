@@ -73,15 +73,16 @@ static const struct {
      "Gives the space of forgotten jobs back to the disk. The gateway must not run."},
 };
 
-static int usage(void)
+static int usage(FILE *to)
 {
     fputs("Usage: caloris admin VERB [options] …\n\n"
           "Works on the directory of a queue, as the user of its gateway.\n\n"
           "  backup   copy it to a file, also while the gateway runs\n"
           "  check    read all of it and say whether it is sound, likewise\n"
-          "  compact  give free space back to the disk; the gateway must not run\n",
-          stderr);
-    return caloris_exit_server(CALORIS_USAGE);
+          "  compact  give free space back to the disk; the gateway must not run\n\n"
+          "\"caloris admin VERB --help\" tells more.\n",
+          to);
+    return to == stdout ? 0 : caloris_exit_server(CALORIS_USAGE);
 }
 
 int admin_main(int argc, char **argv, const struct caloris_program *gateway)
@@ -93,10 +94,11 @@ int admin_main(int argc, char **argv, const struct caloris_program *gateway)
     size_t i = 0;
     int rest = 0, code = 0;
     bool done = false;
+    const bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
     while (argc > 1 && i < sizeof(verbs) / sizeof(verbs[0]) && strcmp(verbs[i].name, argv[1]) != 0)
         i++;
     if (argc < 2 || i == sizeof(verbs) / sizeof(verbs[0]))
-        return usage();
+        return usage(help ? stdout : stderr);
     const struct caloris_program program = {
         .name = "caloris admin",
         .group = gateway->group,

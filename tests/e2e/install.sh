@@ -9,7 +9,7 @@ DESTDIR=$WORK/root "$2" --install "$1" >"$WORK/install.log" 2>&1 || fail "cmake 
 
 prefix=$(dirname "$(dirname "$(find "$WORK/root" -path '*/bin/caloris')")")
 [ "$prefix" != . ] || fail "no bin/caloris under DESTDIR"
-(cd "$prefix" && find . -type f | LC_ALL=C sort) >"$WORK/there"
+(cd "$prefix" && find . -type f ! -path './share/man/*' | LC_ALL=C sort) >"$WORK/there"
 cat >"$WORK/wanted" <<'EOF'
 ./bin/caloris
 ./bin/caloris-engine
@@ -28,6 +28,16 @@ cat >"$WORK/wanted" <<'EOF'
 ./share/caloris/slurm/serve.sbatch
 EOF
 diff -u "$WORK/wanted" "$WORK/there" || fail "what is installed is not what should be"
+
+# A page for each program and each verb, in which its --help is found again.
+if command -v help2man >/dev/null; then
+    man=$prefix/share/man/man1
+    for name in caloris-engine caloris-gateway caloris-run-group $("$prefix/bin/caloris" --help | sed -n 's/^  \([a-z]*\)  .*/caloris-\1/p'); do
+        grep -q '^\.SH DESCRIPTION' "$man/$name.1" || fail "$name.1 is no manual page"
+    done
+    grep -q '^caloris-run \\- submit a job' "$man/caloris-run.1" || fail "caloris-run.1 has another name"
+    grep -q -e '\\-\\-block\\-length' "$man/caloris-run.1" || fail "caloris-run.1 lacks an option"
+fi
 
 for program in caloris caloris-engine caloris-gateway; do
     said=$(limited 20 "$prefix/bin/$program" --version) || fail "$program --version"
