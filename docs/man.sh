@@ -12,7 +12,7 @@ page()
     local roff=${1//-/\\-}
     # help2man makes question marks of what is no ASCII: of our ellipses.
     help2man --no-info --name="$2" --version-string="$version" "$3" |
-        sed -e 's/???/.../g' -e "s/^\.TH [^ ]* /.TH ${1^^} /" -e "s/^$3 \\\\- /$roff \\\\- /" >"$out/$1.1"
+        sed -e 's/???/\\\&.../g' -e "s/^\.TH [^ ]* /.TH ${1^^} /" -e "s/^$3 \\\\- /$roff \\\\- /" >"$out/$1.1"
 }
 
 version=$(caloris --version | sed 's/.* //')
