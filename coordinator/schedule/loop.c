@@ -146,7 +146,6 @@ static bool enter(struct caloris_schedule *schedule, struct caloris_task **link)
     bool more = true;
     for (struct caloris_task **ahead = &schedule->waiting; ahead != link; ahead = &(*ahead)->next)
         more = ++(*ahead)->overtaken < schedule->slots && more;
-    task->started_ns = caloris_time_ns();
     schedule->running[schedule->n_running++] = task;
     admit(schedule, task);
     return more;
@@ -224,18 +223,32 @@ static bool gather(struct caloris_schedule *schedule)
     return more;
 }
 
+/* Room to run is not yet a part in a step: who waits for that waits, too. */
+static void note_starts(struct caloris_schedule *schedule)
+{
+    const uint64_t now = caloris_time_ns();
+    for (size_t i = 0; i < schedule->n_running; i++) {
+        struct caloris_task *task = schedule->running[i];
+        for (size_t k = 0; task->started_ns == 0 && k < task->n; k++) {
+            if (task->members[k].last_turn == schedule->turn)
+                task->started_ns = now;
+        }
+    }
+}
+
 static void pack_steps(struct caloris_schedule *schedule)
 {
-    size_t n = 0;
+    size_t ready = 0;
     for (size_t i = 0; i < schedule->n_running; i++) {
         struct caloris_task *task = schedule->running[i];
         for (size_t k = 0; k < task->n; k++) {
             if (task->members[k].admitted && !task->members[k].denoise.done)
-                schedule->candidates[n++] = &task->members[k];
+                schedule->candidates[ready++] = &task->members[k];
         }
     }
-    n = caloris_pack_choose(schedule->candidates, n, schedule->aim, schedule->max_rows,
-                            schedule->chosen);
+    const size_t n = caloris_pack_choose(schedule->candidates, ready, schedule->aim,
+                                         schedule->max_rows, schedule->chosen);
+    schedule->crowded |= n < ready;
     schedule->turn++;
     for (size_t i = 0; i < n; i++) {
         struct caloris_member *member = schedule->chosen[i];
@@ -244,6 +257,7 @@ static void pack_steps(struct caloris_schedule *schedule)
             member->followers[k].last_turn = schedule->turn;
         caloris_pack_step(&schedule->pack, member);
     }
+    note_starts(schedule);
 }
 
 /* Candidates that are done leave; the first one stays while others have to be forked of it. */

@@ -141,7 +141,7 @@ struct caloris_schedule_figures {
     uint64_t steps, rows;
     double step_s;          /* in the engine */
     double own_s;           /* packing plans, deciding what is revealed */
-    uint64_t crowded_steps; /* while requests waited for room */
+    uint64_t crowded_steps; /* while requests waited, for room or for a part in the step */
     double crowded_fill;    /* the sum over them of min(rows, aim) / aim */
 };
 /* Main thread; also when the loop has returned. */

@@ -45,7 +45,7 @@ struct caloris_schedule {
     struct caloris_member **chosen, **candidates; /* [slots] */
     uint64_t turn;
     double step_s; /* that the last one took */
-    bool crowded;  /* requests wait that had no room in this one */
+    bool crowded;  /* requests wait that have no part in this one */
     struct caloris_schedule_figures figures;
     struct caloris_pack pack;
     struct caloris_regions regions;

@@ -30,7 +30,9 @@ struct play {
     on_event react; /* may be NULL */
     bool abandon;   /* close so when react asks for it */
     bool close_now;
-    size_t max_rows;
+    size_t max_rows, aim; /* 0: the engine's; max_rows */
+    bool lined_up;        /* all are submitted before the loop begins */
+    struct caloris_schedule_figures figures;
     const char *problem;
 
     char owner[RUNS];
@@ -39,6 +41,7 @@ struct play {
     uint32_t steps[RUNS], masks_left[RUNS], seen_steps[RUNS], snapshots[RUNS];
     int32_t copy[RUNS][CANVAS]; /* rebuilt from snapshots and steps */
     size_t order[RUNS], finished;
+    double wait_s[RUNS], first_step_s[RUNS];
 };
 
 static struct caloris_request *make_request(size_t prompt, uint32_t gen_length, uint32_t steps)
@@ -69,10 +72,13 @@ static void note(struct play *play, const struct caloris_event *event)
         play->snapshots[i]++;
     if (event->kind == CALORIS_EVENT_STEP)
         play->seen_steps[i]++;
+    if (event->kind == CALORIS_EVENT_STEP && event->step == 1)
+        play->first_step_s[i] = event->step_s;
     for (size_t k = 0; k < event->n_reveals; k++)
         play->copy[i][event->reveals[k].position] = event->reveals[k].id;
     if (last) {
         play->outcome[i] = event->kind;
+        play->wait_s[i] = event->wait_s;
         play->steps[i] = event->step;
         play->masks_left[i] = event->masks_left;
         memcpy(play->canvas[i], event->request->canvas, event->request->length * sizeof(int32_t));
@@ -83,9 +89,8 @@ static void note(struct play *play, const struct caloris_event *event)
         play->react(play, event, i);
 }
 
-static void *conduct(void *arg)
+static void submit_all(struct play *play)
 {
-    struct play *play = arg;
     struct caloris_err err;
     for (size_t i = 0; i < play->n; i++) {
         play->requests[i]->owner = &play->owner[i];
@@ -96,6 +101,13 @@ static void *conduct(void *arg)
             play->open++;
         }
     }
+}
+
+static void *conduct(void *arg)
+{
+    struct play *play = arg;
+    if (!play->lined_up)
+        submit_all(play);
     bool closed = false;
     for (bool ended = false; !ended;) {
         if (!closed && (play->open == 0 || play->close_now)) {
@@ -126,10 +138,15 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     play->schedule = caloris_schedule_new(&facts, err);
     if (!play->schedule)
         return -1;
+    if (play->aim > 0)
+        caloris_schedule_aim(play->schedule, play->aim);
+    if (play->lined_up)
+        submit_all(play);
     if (pthread_create(&thread, NULL, conduct, play) != 0)
         return caloris_err_set(err, CALORIS_NO_MEMORY, "no thread");
     const int status = caloris_schedule_loop(play->schedule, engine, err);
     pthread_join(thread, NULL);
+    caloris_schedule_figures(play->schedule, &play->figures);
     caloris_schedule_free(play->schedule);
     return status;
 }
@@ -342,6 +359,51 @@ static void an_early_end_is_told(void **state)
     assert_memory_equal(early.copy[0], early.canvas[0], 36 * sizeof(int32_t));
 }
 
+/* All have room, but one fills a step: they take turns, and the others wait meanwhile. */
+static void counts_who_waits(void **state)
+{
+    (void)state;
+    static struct play play;
+    play.lined_up = true;
+    play.aim = 24;
+    for (play.n = 0; play.n < 3; play.n++) {
+        play.requests[play.n] = make_request(4, 20, 0);
+        play.requests[play.n]->follow = true;
+    }
+    run(&play);
+    assert_int_equal(play.figures.steps, 3 * 20);
+    assert_int_equal(play.figures.rows, 3 * 20 * 24);
+    assert_int_equal(play.figures.crowded_steps, 3 * 20 - 1); /* the last one is alone */
+    assert_true(play.figures.crowded_fill == 3 * 20 - 1);
+    assert_true(play.wait_s[1] >= play.first_step_s[0]);
+    assert_true(play.wait_s[2] >= play.first_step_s[0] + play.first_step_s[1]);
+
+    static struct play half; /* with room for all of them, twice over */
+    half.lined_up = true;
+    half.aim = 2 * 3 * 24;
+    for (half.n = 0; half.n < 3; half.n++)
+        half.requests[half.n] = make_request(4, 20, 0);
+    run(&half);
+    assert_int_equal(half.figures.steps, 20);
+    assert_int_equal(half.figures.rows, 3 * 20 * 24);
+    assert_int_equal(half.figures.crowded_steps, 0);
+}
+
+/* Two slots' worth of requests wait in the line while steps are half as full as they should be. */
+static void counts_how_full_steps_are(void **state)
+{
+    (void)state;
+    static struct play play;
+    play.lined_up = true;
+    play.aim = 2 * SLOTS * 24;
+    for (play.n = 0; play.n < 2 * SLOTS; play.n++)
+        play.requests[play.n] = make_request(4, 20, 0);
+    run(&play);
+    assert_int_equal(play.figures.steps, 2 * 20);
+    assert_int_equal(play.figures.crowded_steps, 20);
+    assert_true(play.figures.crowded_fill == 20 * 0.5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +415,8 @@ int main(void)
         cmocka_unit_test(closing_finishes_what_is_there),
         cmocka_unit_test(fills_holes_alone),
         cmocka_unit_test(an_early_end_is_told),
+        cmocka_unit_test(counts_who_waits),
+        cmocka_unit_test(counts_how_full_steps_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
