@@ -11,6 +11,12 @@
  *
  *   --synthetic NAME (llada-8b; packed: the model of --model DIR)  --weights FORMAT (int8)
  *   --threads T (2)  --ranks N (1)  --gen N …  --cache dual|active …  --reveal R …
+ *   --budget ROWS (packed; else it is measured)
+ *
+ * N is a multiple of the block's 32 tokens; R divides 32, and is less. A step is crowded while
+ * requests wait for a slot or for a part in it; its fill is min(rows, budget) / budget.
+ * Where the budget is below a block's rows every step is one request's, and packed and held make
+ * the same steps: only their order differs.
  *
  * Tokens are revealed by quota, so that the counts do not depend on what weights say. own_share:
  * packing and deciding; rest_share: what rank 0 spends in a step on neither weights nor sums, the
@@ -28,12 +34,14 @@
 #include <string.h>
 
 enum { MAX_CASES = 8, MAX_STEPS = 4096, MAX_REQUESTS = 64, BLOCK = 32, PLAIN_STEPS = 5 };
+enum { PROMPT = 128, MAX_GEN = MAX_STEPS }; /* of cached */
 
 struct bench {
     const char *mode;
     uint32_t gen[MAX_CASES], reveal[MAX_CASES];
     enum caloris_cache cache[MAX_CASES];
     size_t n_gen, n_reveal, n_cache;
+    size_t budget; /* of packed; 0: the measured one */
 };
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -276,11 +284,12 @@ static int body_cached(struct caloris_engine *engine, const struct bench *b,
     print_cached_head();
     for (size_t g = 0; g < b->n_gen; g++) {
         double t_plain;
-        if (time_plain(engine, 128, b->gen[g], &t_plain, err) < 0)
+        if (time_plain(engine, PROMPT, b->gen[g], &t_plain, err) < 0)
             return -1;
         for (size_t c = 0; c < b->n_cache; c++) {
             for (size_t r = 0; r < b->n_reveal; r++) {
-                const struct shape shape = {128, b->gen[g], b->gen[g] / b->reveal[r], b->cache[c]};
+                const struct shape shape = {PROMPT, b->gen[g], b->gen[g] / b->reveal[r],
+                                            b->cache[c]};
                 if (bench_cached(engine, &shape, t_plain, 0, 0, err) < 0)
                     return -1;
             }
@@ -349,6 +358,8 @@ static int body_packed(struct caloris_engine *engine, const struct bench *b,
     double rest = 0;
     if (caloris_row_budget_measure(engine, &budget, err) < 0)
         return -1;
+    if (b->budget > 0)
+        budget.rows = b->budget;
     for (uint32_t i = 0; i < MAX_REQUESTS; i++) {
         const uint32_t gen = BLOCK * (1 + i * 7 % 3);
         shapes[i] = (struct shape){8 + i * 29 % 57, gen, gen / b->reveal[0], b->cache[0]};
@@ -392,7 +403,7 @@ static const struct {
     size_t max_canvas, max_requests, kv_tokens;
     uint32_t reveal;
 } modes[] = {
-    {"cached", body_cached, "llada-8b", 128 + 512, 1, 128 + 512, 0},
+    {"cached", body_cached, "llada-8b", 0, 1, 0, 0}, /* canvas: of the longest case */
     {"sixteen", body_sixteen, "llada-8b", 32 + 128, 1, 32 + 128, 0},
     {"full", body_full, "llada-1b", 256, 32, 32 * 256, 4},
     {"packed", body_packed, NULL, 160, 64, 64 * 160, 4},
@@ -412,26 +423,34 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
 static int usage(void)
 {
     fputs("usage: decode cached|sixteen|full|packed [--synthetic NAME | --model DIR] "
-          "[--weights FORMAT] [--threads T] [--ranks N] [--gen N]… [--cache dual|active|none]… "
-          "[--reveal R]…\n",
+          "[--weights FORMAT] [--threads T] [--ranks N] [--gen N]… [--cache prefix|dual|active]… "
+          "[--reveal R]… [--budget ROWS]\n",
           stderr);
     return 2;
 }
 
 static bool read_case(struct bench *b, const char *flag, const char *value)
 {
-    if (strcmp(flag, "--gen") == 0 && b->n_gen < MAX_CASES && atoi(value) % BLOCK == 0)
-        b->gen[b->n_gen++] = (uint32_t)atoi(value);
-    else if (strcmp(flag, "--reveal") == 0 && b->n_reveal < MAX_CASES && atoi(value) > 0)
-        b->reveal[b->n_reveal++] = (uint32_t)atoi(value);
-    else if (strcmp(flag, "--cache") == 0 && b->n_cache < MAX_CASES) {
-        for (int c = CALORIS_CACHE_NONE; c <= CALORIS_CACHE_ACTIVE; c++) {
-            if (strcmp(value, cache_names[c]) == 0)
-                b->cache[b->n_cache++] = (enum caloris_cache)c;
+    const int number = atoi(value);
+    if (strcmp(flag, "--gen") == 0 && b->n_gen < MAX_CASES && number > 0 && number <= MAX_GEN &&
+        number % BLOCK == 0) {
+        b->gen[b->n_gen++] = (uint32_t)number;
+        return true;
+    }
+    if (strcmp(flag, "--reveal") == 0 && b->n_reveal < MAX_CASES && number > 0 && number < BLOCK &&
+        BLOCK % number == 0) {
+        b->reveal[b->n_reveal++] = (uint32_t)number;
+        return true;
+    }
+    /* The plain loop is what the others are held against. */
+    for (int c = CALORIS_CACHE_PREFIX; c <= CALORIS_CACHE_ACTIVE; c++) {
+        if (strcmp(flag, "--cache") == 0 && b->n_cache < MAX_CASES &&
+            strcmp(value, cache_names[c]) == 0) {
+            b->cache[b->n_cache++] = (enum caloris_cache)c;
+            return true;
         }
-    } else
-        return false;
-    return true;
+    }
+    return false;
 }
 
 static void fill_in(struct bench *b, uint32_t reveal)
@@ -482,12 +501,20 @@ int main(int argc, char **argv)
             options.threads = atoi(value);
         else if (strcmp(argv[i], "--ranks") == 0)
             options.ranks = atoi(value);
+        else if (strcmp(argv[i], "--budget") == 0 && atoi(value) > 0)
+            b.budget = (size_t)atoi(value);
         else if (!read_case(&b, argv[i], value))
             return usage();
     }
     if (!options.synthetic && !options.model_dir)
         return usage();
     fill_in(&b, modes[mode].reveal);
+    for (size_t i = 0; modes[mode].max_canvas == 0 && i < b.n_gen; i++) {
+        if (options.max_canvas < PROMPT + b.gen[i])
+            options.max_canvas = options.kv_tokens = PROMPT + b.gen[i];
+    }
+    if (options.max_step_rows < options.max_canvas)
+        options.max_step_rows = options.max_canvas;
     struct caloris_err err = {0};
     bool report = true;
     if (caloris_engine_run(&options, body, &b, &report, &err) == 0)
