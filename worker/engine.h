@@ -76,11 +76,12 @@ struct caloris_rank_share {
     size_t kv_head_first, kv_heads;
     size_t ffn_first, ffn;
     size_t vocab_first, vocab;
-    uint64_t weight_bytes; /* weights in memory; before a calibration the most they may be */
-    uint64_t read_bytes;   /* tensor bytes this rank preads from the model's files */
-    uint64_t kv_bytes;     /* K/V */
-    uint64_t work_bytes;   /* activations, plan and result buffers, all-reduce scratch */
-    double load;           /* multiply-adds of a full step, relative to the mean over ranks */
+    uint64_t weight_bytes;       /* weights in memory; before a calibration the most they may be */
+    uint64_t plain_weight_bytes; /* what they are without outliers */
+    uint64_t read_bytes;         /* tensor bytes this rank preads from the model's files */
+    uint64_t kv_bytes;           /* K/V */
+    uint64_t work_bytes;         /* activations, plan and result buffers, all-reduce scratch */
+    double load;                 /* multiply-adds of a full step, relative to the mean over ranks */
 };
 
 /* The split and the bytes of every rank, from config.json and the tensor headers alone: shares

@@ -1,4 +1,5 @@
 #include "worker/memory.h"
+#include "worker/calibrate.h"
 
 #include "base/arena.h"
 #include "base/err.h"
@@ -204,7 +205,8 @@ static double multiply_adds(const struct caloris_model_config *c,
 }
 
 int caloris_memory_share(const struct caloris_engine_options *options,
-                         const struct caloris_model_config *config, int ranks, int rank,
+                         const struct caloris_model_config *config,
+                         const struct caloris_calibration *calibration, int ranks, int rank,
                          struct caloris_rank_share *share, struct caloris_err *err)
 {
     struct caloris_model_split split;
@@ -229,9 +231,16 @@ int caloris_memory_share(const struct caloris_engine_options *options,
     share->work_bytes = memory.bytes - share->kv_bytes;
     if (options->synthetic)
         return 0; /* as much as half of the memory holds: known when it is made */
-    const bool calibrated = !options->calibrate || strcmp(options->calibrate, "none") != 0;
-    return caloris_weights_plan(options->model_dir, config, &split, caloris_memory_format(options),
-                                calibrated, &share->weight_bytes, &share->read_bytes, err);
+    const enum caloris_format format = caloris_memory_format(options);
+    struct caloris_stored stored;
+    if (caloris_shard_find(options->model_dir, &stored, err) < 0 ||
+        caloris_weights_plan(options->model_dir, config, &split, format, calibration,
+                             &share->weight_bytes, &share->read_bytes, err) < 0)
+        return -1;
+    share->plain_weight_bytes = share->weight_bytes;
+    if (!calibration && caloris_calibrate_wanted(options, &stored))
+        share->weight_bytes = caloris_weights_most(config, &split, format);
+    return 0;
 }
 
 void caloris_memory_balance(struct caloris_rank_share *shares, int ranks)
@@ -255,7 +264,8 @@ int caloris_engine_plan(struct caloris_engine_options *options, struct caloris_m
         options->threads = caloris_pool_cores(options->ranks);
     caloris_memory_facts(&config, &stored, facts);
     for (int rank = 0; rank < options->ranks; rank++) {
-        if (caloris_memory_share(options, &config, options->ranks, rank, &shares[rank], err) < 0)
+        if (caloris_memory_share(options, &config, NULL, options->ranks, rank, &shares[rank], err) <
+            0)
             return -1;
     }
     caloris_memory_balance(shares, options->ranks);

@@ -45,9 +45,10 @@ void caloris_memory_facts(const struct caloris_model_config *config,
                           const struct caloris_stored *stored, struct caloris_model_facts *facts);
 
 /* All that rank `rank` of `ranks` will hold, but for the load relative to others: multiply-adds of
- * a full row instead. */
+ * a full row instead. calibration NULL: none yet. */
 int caloris_memory_share(const struct caloris_engine_options *options,
-                         const struct caloris_model_config *config, int ranks, int rank,
+                         const struct caloris_model_config *config,
+                         const struct caloris_calibration *calibration, int ranks, int rank,
                          struct caloris_rank_share *share, struct caloris_err *err);
 /* Turns multiply-adds into shares of the mean. */
 void caloris_memory_balance(struct caloris_rank_share *shares, int ranks);

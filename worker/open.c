@@ -60,7 +60,7 @@ static int make_buffers(struct caloris_engine *engine, struct caloris_err *err)
     if (!engine->shares || !engine->compared)
         return caloris_err_sys(err, "shares of %d ranks", engine->ranks);
     for (int rank = 0; rank < engine->ranks; rank++) {
-        if (caloris_memory_share(&engine->options, &engine->config, engine->ranks, rank,
+        if (caloris_memory_share(&engine->options, &engine->config, NULL, engine->ranks, rank,
                                  &engine->shares[rank], err) < 0)
             return -1;
     }
@@ -99,7 +99,15 @@ static int calibrate(struct caloris_engine *engine, struct caloris_calibration *
         engine->facts.outlier_columns += (*calibration)->of[i].n;
         engine->facts.outlier_matrices += (*calibration)->of[i].whole;
     }
-    return 0;
+    struct caloris_err mine = {0};
+    int rc = 0;
+    for (int rank = 0; engine->shares && rc == 0 && rank < engine->ranks; rank++) {
+        const double load = engine->shares[rank].load;
+        rc = caloris_memory_share(&engine->options, &engine->config, *calibration, engine->ranks,
+                                  rank, &engine->shares[rank], &mine);
+        engine->shares[rank].load = load; /* relative to the others since */
+    }
+    return caloris_engine_agree(engine, rc, &mine, err);
 }
 
 static int load_weights(struct caloris_engine *engine,
@@ -318,8 +326,10 @@ int caloris_engine_open(struct caloris_engine *engine, struct caloris_err *err)
     if (engine->rank == 0 && engine->options.planned)
         engine->options.planned(&engine->facts);
     struct caloris_calibration *calibration;
-    if (calibrate(engine, &calibration, err) < 0)
+    if (calibrate(engine, &calibration, err) < 0) {
+        caloris_calibration_free(calibration);
         return -1;
+    }
     int rc = load_weights(engine, calibration, &mine);
     caloris_calibration_free(calibration);
     if (caloris_engine_agree(engine, rc, &mine, err) < 0)

@@ -16,6 +16,8 @@ static struct caloris_rank_share fullest(const struct caloris_rank_share *shares
         const struct caloris_rank_share *s = &shares[rank];
         most.weight_bytes =
             s->weight_bytes > most.weight_bytes ? s->weight_bytes : most.weight_bytes;
+        if (s->plain_weight_bytes > most.plain_weight_bytes)
+            most.plain_weight_bytes = s->plain_weight_bytes;
         most.kv_bytes = s->kv_bytes > most.kv_bytes ? s->kv_bytes : most.kv_bytes;
         most.work_bytes = s->work_bytes > most.work_bytes ? s->work_bytes : most.work_bytes;
         most.load = s->load > most.load ? s->load : most.load;
@@ -27,7 +29,7 @@ static struct caloris_rank_share fullest(const struct caloris_rank_share *shares
 struct format_plan {
     const char *format;
     struct caloris_rank_share most; /* of any rank */
-    uint64_t all_weights;           /* of all ranks */
+    uint64_t all_weights;           /* of all ranks, without outliers */
 };
 
 /* Packed weights come in one format only; others in any. */
@@ -50,7 +52,7 @@ static int plan_format(const struct caloris_engine_options *options, size_t i,
     int rc = caloris_engine_plan(&other, &model, shares, err);
     plan->most = fullest(shares, options->ranks);
     for (int rank = 0; rank < options->ranks; rank++)
-        plan->all_weights += shares[rank].weight_bytes;
+        plan->all_weights += shares[rank].plain_weight_bytes;
     free(shares);
     return rc;
 }
@@ -58,20 +60,27 @@ static int plan_format(const struct caloris_engine_options *options, size_t i,
 static int print_formats(const struct caloris_engine_options *options,
                          const struct caloris_model_facts *model, FILE *to, struct caloris_err *err)
 {
-    fprintf(to, "\n%-9s %22s %22s %22s\n", "--weights", "weights, fullest rank",
+    bool bounds = false;
+    fprintf(to, "\n%-9s %22s %22s %22s %22s\n", "--weights", "weights, fullest rank", "at most",
             "weights, all ranks", "work, fullest rank");
     for (size_t i = 0; caloris_engine_format(i); i++) {
         struct format_plan plan;
         char weights[CALORIS_SIZE_TEXT], all[CALORIS_SIZE_TEXT], work[CALORIS_SIZE_TEXT];
+        char bound[CALORIS_SIZE_TEXT];
         if (!may_have(options, model, i))
             continue;
         if (plan_format(options, i, &plan, err) < 0)
             return -1;
-        fprintf(to, "%-9s %22s %22s %22s\n", plan.format,
-                caloris_size_text(plan.most.weight_bytes, weights),
+        bounds |= plan.most.weight_bytes > plan.most.plain_weight_bytes;
+        fprintf(to, "%-9s %22s %22s %22s %22s\n", plan.format,
+                caloris_size_text(plan.most.plain_weight_bytes, weights),
+                caloris_size_text(plan.most.weight_bytes, bound),
                 caloris_size_text(plan.all_weights, all),
                 caloris_size_text(plan.most.work_bytes, work));
     }
+    if (bounds)
+        fprintf(to, "(at most: if every matrix had so many outliers that it is kept in bf16; a "
+                    "shard file says exactly)\n");
     if (model->packed)
         fprintf(to, "(what the shard file holds; another format takes another shard file)\n");
     return 0;
@@ -129,22 +138,25 @@ static int print_json(const struct caloris_engine_options *options,
             return -1;
         }
         json_object_set_new(formats, format.format,
-                            json_pack("{s:I, s:I, s:I}", "weight_bytes",
-                                      (json_int_t)format.most.weight_bytes, "all_weight_bytes",
-                                      (json_int_t)format.all_weights, "work_bytes",
-                                      (json_int_t)format.most.work_bytes));
+                            json_pack("{s:I, s:I, s:I, s:I}", "weight_bytes",
+                                      (json_int_t)format.most.weight_bytes, "plain_weight_bytes",
+                                      (json_int_t)format.most.plain_weight_bytes,
+                                      "all_weight_bytes", (json_int_t)format.all_weights,
+                                      "work_bytes", (json_int_t)format.most.work_bytes));
     }
     for (int rank = 0; rank < options->ranks; rank++) {
         const struct caloris_rank_share *s = &shares[rank];
         json_array_append_new(
-            ranks, json_pack("{s:i, s:[I,I], s:[I,I], s:[I,I], s:[I,I], s:I, s:I, s:I, s:I, s:f}",
-                             "rank", rank, "heads", (json_int_t)s->head_first, (json_int_t)s->heads,
-                             "kv_heads", (json_int_t)s->kv_head_first, (json_int_t)s->kv_heads,
-                             "ffn", (json_int_t)s->ffn_first, (json_int_t)s->ffn, "vocabulary",
-                             (json_int_t)s->vocab_first, (json_int_t)s->vocab, "read_bytes",
-                             (json_int_t)s->read_bytes, "weight_bytes", (json_int_t)s->weight_bytes,
-                             "kv_bytes", (json_int_t)s->kv_bytes, "work_bytes",
-                             (json_int_t)s->work_bytes, "load", s->load));
+            ranks,
+            json_pack("{s:i, s:[I,I], s:[I,I], s:[I,I], s:[I,I], s:I, s:I, s:I, s:I, s:I, s:f}",
+                      "rank", rank, "heads", (json_int_t)s->head_first, (json_int_t)s->heads,
+                      "kv_heads", (json_int_t)s->kv_head_first, (json_int_t)s->kv_heads, "ffn",
+                      (json_int_t)s->ffn_first, (json_int_t)s->ffn, "vocabulary",
+                      (json_int_t)s->vocab_first, (json_int_t)s->vocab, "read_bytes",
+                      (json_int_t)s->read_bytes, "weight_bytes", (json_int_t)s->weight_bytes,
+                      "plain_weight_bytes", (json_int_t)s->plain_weight_bytes, "kv_bytes",
+                      (json_int_t)s->kv_bytes, "work_bytes", (json_int_t)s->work_bytes, "load",
+                      s->load));
     }
     json_t *plan = json_pack(
         "{s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:f, s:o, s:o}", "family", model->family, "parameters",

@@ -157,7 +157,7 @@ static void the_plan_says_the_most(void **state)
         options.calibrate = cases[i].calibrate;
         expect_ok(caloris_engine_plan(&options, &facts, &share, &err), &err);
         expect_ok(
-            caloris_weights_plan(golden, &config, &split, cases[i].as, false, &memory, &read, &err),
+            caloris_weights_plan(golden, &config, &split, cases[i].as, NULL, &memory, &read, &err),
             &err);
         assert_int_equal(share.weight_bytes, memory);
     }
@@ -167,7 +167,7 @@ static void the_plan_says_the_most(void **state)
     shard_model(dir, "int8", packed);
     struct caloris_engine_options options = logits_options(packed, NULL, 1);
     expect_ok(caloris_engine_plan(&options, &facts, &share, &err), &err);
-    expect_ok(caloris_weights_plan(golden, &config, &split, CALORIS_FORMAT_INT8, false, &memory,
+    expect_ok(caloris_weights_plan(golden, &config, &split, CALORIS_FORMAT_INT8, NULL, &memory,
                                    &read, &err),
               &err);
     const uint64_t apart =

@@ -457,8 +457,8 @@ static void a_row_too_long_for_int8(void **state)
     for (int ranks = 1; ranks <= 2; ranks++) {
         struct caloris_weights weights;
         caloris_model_split(&config, ranks, 0, &split);
-        int planned = caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_INT8, false,
-                                           &memory, &read, &err);
+        int planned = caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_INT8, NULL, &memory,
+                                           &read, &err);
         if (ranks == 2) {
             expect_ok(planned, &err);
             continue;

@@ -55,7 +55,7 @@ static void load(const char *dir, const struct caloris_model_config *config, int
 {
     struct caloris_err err = {0};
     caloris_model_split(config, ranks, rank, &out->split);
-    expect_ok(caloris_weights_plan(dir, config, &out->split, CALORIS_FORMAT_FP32, false,
+    expect_ok(caloris_weights_plan(dir, config, &out->split, CALORIS_FORMAT_FP32, NULL,
                                    &out->memory_bytes, &out->read_bytes, &err),
               &err);
     expect_ok(caloris_weights_load(dir, config, &out->split, CALORIS_FORMAT_FP32, NULL, pool, NULL,
@@ -326,10 +326,9 @@ static void test_little_model(void **state)
     struct caloris_model_split split;
     uint64_t memory, read;
     caloris_model_split(&untied, 1, 0, &split);
-    expect_complaint(caloris_weights_plan(dir, &untied, &split, CALORIS_FORMAT_FP32, false, &memory,
-                                          &read, &err),
-                     &err, CALORIS_BAD_MODEL,
-                     "a.safetensors: unknown tensor model.transformer.ff_out.weight");
+    expect_complaint(
+        caloris_weights_plan(dir, &untied, &split, CALORIS_FORMAT_FP32, NULL, &memory, &read, &err),
+        &err, CALORIS_BAD_MODEL, "a.safetensors: unknown tensor model.transformer.ff_out.weight");
     spec.n--; /* the head is the last one */
     model_spec_write(&spec, dir);
     config = model_read_json(dir, "config.json");
@@ -370,7 +369,7 @@ static void test_kv_heads_unsaid(void **state)
             check_model(dir, 5, NULL);
         } else {
             caloris_model_split(&config, 1, 0, &split);
-            expect_complaint(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, false,
+            expect_complaint(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, NULL,
                                                   &memory, &read, &err),
                              &err, CALORIS_BAD_MODEL,
                              "blocks.0.k_proj.weight: shape is 16 x 48, config.json wants 48 x 48");
@@ -409,7 +408,7 @@ static void check_bytes(const char *dir, const struct caloris_model_config *conf
     uint64_t memory, planned, self, ignored;
     const uint64_t headers = model_header_bytes(dir);
     caloris_model_split(config, ranks, rank, &split);
-    expect_ok(caloris_weights_plan(dir, config, &split, format, false, &memory, &planned, &err),
+    expect_ok(caloris_weights_plan(dir, config, &split, format, NULL, &memory, &planned, &err),
               &err);
     mapped_bytes = 0;
     uint64_t before = bytes_read_so_far(&self, &ignored);
@@ -483,8 +482,8 @@ static void test_ranks_read_each_byte_once(void **state)
             struct caloris_model_split split;
             uint64_t memory, read;
             caloris_model_split(&config, rank_counts[i], k, &split);
-            expect_ok(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, false,
-                                           &memory, &read, &err),
+            expect_ok(caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, NULL, &memory,
+                                           &read, &err),
                       &err);
             sum += read;
         }

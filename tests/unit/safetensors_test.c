@@ -33,8 +33,8 @@ static void expect(const char *dir, const char *what, const char *complaint)
         for (int loading = 0; loading < 2; loading++) {
             int rc = loading ? caloris_weights_load(dir, &config, &split, CALORIS_FORMAT_FP32, NULL,
                                                     NULL, NULL, &weights, &err)
-                             : caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32,
-                                                    false, &memory, &read, &err);
+                             : caloris_weights_plan(dir, &config, &split, CALORIS_FORMAT_FP32, NULL,
+                                                    &memory, &read, &err);
             if (!complaint && rc < 0)
                 fail_msg("%s: %s", what, err.text);
             if (complaint && rc == 0)

@@ -130,13 +130,17 @@ struct caloris_weights {
     struct caloris_weights_memory *memory; /* owned */
 };
 
-/* Bytes of one rank with its matrices in that format: in memory (exactly what
- * caloris_weights_load reserves; calibrated: the most that it may, where a shard file does not
- * say), and of tensor data read from files. */
+/* Bytes of one rank with its matrices in that format: in memory (exactly what caloris_weights_load
+ * reserves with this calibration, which may be NULL; a shard file has its own), and of tensor data
+ * read from files. */
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, enum caloris_format format,
-                         bool calibrated, uint64_t *memory_bytes, uint64_t *read_bytes,
-                         struct caloris_err *err);
+                         const struct caloris_calibration *calibration, uint64_t *memory_bytes,
+                         uint64_t *read_bytes, struct caloris_err *err);
+
+/* The most of them in memory, whatever a calibration may choose: every matrix BF16. */
+uint64_t caloris_weights_most(const struct caloris_model_config *config,
+                              const struct caloris_model_split *split, enum caloris_format format);
 
 /* The other ranks of the world, for what none of them knows alone: the largest number of a row of
  * which each holds some columns. */

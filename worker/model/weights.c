@@ -10,8 +10,8 @@
 /* The bytes that a rank reads, of its units or of tensors, and keeps in memory. */
 static int plan_bytes(const char *dir, const struct caloris_model_config *config,
                       const struct caloris_model_split *split, bool stored,
-                      enum caloris_format format, uint64_t *memory_bytes, uint64_t *read_bytes,
-                      struct caloris_err *err)
+                      enum caloris_format format, const struct caloris_calibration *calibration,
+                      uint64_t *memory_bytes, uint64_t *read_bytes, struct caloris_err *err)
 {
     struct caloris_pieces pieces = {0};
     struct caloris_shard *shard = stored ? caloris_shard_open(dir, config, err) : NULL;
@@ -20,8 +20,8 @@ static int plan_bytes(const char *dir, const struct caloris_model_config *config
                  ? caloris_pieces_list(config, split, config->layers, dir, tensors, &pieces, err)
                  : -1;
     if (rc == 0)
-        *memory_bytes = caloris_weights_bytes(config, split, format,
-                                              shard ? shard->calibration : NULL, config->layers);
+        *memory_bytes = caloris_weights_bytes(
+            config, split, format, shard ? shard->calibration : calibration, config->layers);
     if (rc == 0)
         *read_bytes = shard ? caloris_shard_bytes(shard, &pieces) : caloris_pieces_bytes(&pieces);
     caloris_pieces_free(&pieces);
@@ -32,18 +32,22 @@ static int plan_bytes(const char *dir, const struct caloris_model_config *config
 
 int caloris_weights_plan(const char *dir, const struct caloris_model_config *config,
                          const struct caloris_model_split *split, enum caloris_format format,
-                         bool calibrated, uint64_t *memory_bytes, uint64_t *read_bytes,
-                         struct caloris_err *err)
+                         const struct caloris_calibration *calibration, uint64_t *memory_bytes,
+                         uint64_t *read_bytes, struct caloris_err *err)
 {
     struct caloris_stored stored;
     if (caloris_shard_find(dir, &stored, err) < 0 ||
-        plan_bytes(dir, config, split, stored.there, format, memory_bytes, read_bytes, err) < 0)
+        plan_bytes(dir, config, split, stored.there, format, calibration, memory_bytes, read_bytes,
+                   err) < 0)
         return -1;
-    /* The most: all in BF16, which is more than columns apart. */
-    if (!stored.there && calibrated && caloris_format_scaled(format) && *memory_bytes != SIZE_MAX)
-        *memory_bytes =
-            caloris_weights_bytes(config, split, CALORIS_FORMAT_BF16, NULL, config->layers);
     return *memory_bytes == SIZE_MAX ? caloris_weights_too_large(format, err) : 0;
+}
+
+uint64_t caloris_weights_most(const struct caloris_model_config *config,
+                              const struct caloris_model_split *split, enum caloris_format format)
+{
+    const enum caloris_format most = caloris_format_scaled(format) ? CALORIS_FORMAT_BF16 : format;
+    return caloris_weights_bytes(config, split, most, NULL, config->layers);
 }
 
 /* Whole rows stand together in the file and are one read; slices of columns are one read each, so
