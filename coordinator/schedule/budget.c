@@ -30,10 +30,12 @@ size_t caloris_row_budget_of(const struct caloris_row_rate *rates, size_t n)
     return 0;
 }
 
-/* Canvases of rows rows in all, admitted, computed whole and released. */
+/* Canvases of rows rows in all, admitted, computed whole and released. The logits of every second
+ * row are wanted: of a block's rows about so many are masked, in the mean over its steps. */
 struct probe {
     struct caloris_admission *admissions;
     struct caloris_span *spans;
+    struct caloris_want *wants;
     uint32_t *slots;
     int32_t *ids;
 };
@@ -45,10 +47,11 @@ static int make_probe(struct probe *probe, const struct caloris_engine_facts *fa
     *probe = (struct probe){
         .admissions = calloc(slots, sizeof(*probe->admissions)),
         .spans = calloc(slots, sizeof(*probe->spans)),
+        .wants = calloc(rows, sizeof(*probe->wants)),
         .slots = calloc(slots, sizeof(*probe->slots)),
         .ids = calloc(rows, sizeof(*probe->ids)),
     };
-    if (probe->admissions && probe->spans && probe->slots && probe->ids)
+    if (probe->admissions && probe->spans && probe->wants && probe->slots && probe->ids)
         return 0;
     return caloris_err_set(err, CALORIS_NO_MEMORY, "no memory to time steps of %zu rows", rows);
 }
@@ -57,6 +60,7 @@ static void free_probe(struct probe *probe)
 {
     free(probe->admissions);
     free(probe->spans);
+    free(probe->wants);
     free(probe->slots);
     free(probe->ids);
 }
@@ -66,7 +70,7 @@ static int time_step(struct caloris_engine *engine, struct probe *probe, size_t 
 {
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
     struct caloris_step_result result;
-    size_t each = (rows + facts->max_requests - 1) / facts->max_requests, n = 0;
+    size_t each = (rows + facts->max_requests - 1) / facts->max_requests, n = 0, wanted = 0;
     if (each < CANVAS_ROWS)
         each = facts->max_canvas < CANVAS_ROWS ? facts->max_canvas : CANVAS_ROWS;
     for (size_t first = 0; first < rows; first += each, n++) {
@@ -76,10 +80,18 @@ static int time_step(struct caloris_engine *engine, struct probe *probe, size_t 
         probe->admissions[n] = (struct caloris_admission){
             .slot = (uint32_t)n, .length = length, .ids_first = (uint32_t)first};
         probe->spans[n] = (struct caloris_span){.slot = (uint32_t)n, .count = length};
+        for (uint32_t i = 0; i < length; i += 2)
+            probe->wants[wanted++] = (struct caloris_want){(uint32_t)n, i, CALORIS_NO_PARTNER, 0};
     }
+    const struct caloris_rule rule = {.best = 1};
     const struct caloris_step_plan enter = {
         .admissions = probe->admissions, .n_admissions = n, .ids = probe->ids, .n_ids = rows};
-    const struct caloris_step_plan compute = {.spans = probe->spans, .n_spans = n};
+    const struct caloris_step_plan compute = {.spans = probe->spans,
+                                              .n_spans = n,
+                                              .wants = probe->wants,
+                                              .n_wants = wanted,
+                                              .rules = &rule,
+                                              .n_rules = 1};
     const struct caloris_step_plan leave = {.releases = probe->slots, .n_releases = n};
     if (caloris_engine_step(engine, &enter, &result, err) < 0)
         return -1;
