@@ -111,3 +111,22 @@ const char *caloris_family_tensor(const struct caloris_family *family, enum calo
                  family->tensor[role]);
     return text;
 }
+
+enum caloris_product caloris_role_product(enum caloris_role role)
+{
+    static const enum caloris_product products[CALORIS_ROLES] = {
+        [CALORIS_ROLE_EMBED] = CALORIS_NO_PRODUCT,
+        [CALORIS_ROLE_FINAL_NORM] = CALORIS_NO_PRODUCT,
+        [CALORIS_ROLE_HEAD] = CALORIS_PRODUCT_HEAD,
+        [CALORIS_ROLE_ATTN_NORM] = CALORIS_NO_PRODUCT,
+        [CALORIS_ROLE_Q] = CALORIS_PRODUCT_QKV,
+        [CALORIS_ROLE_K] = CALORIS_PRODUCT_QKV,
+        [CALORIS_ROLE_V] = CALORIS_PRODUCT_QKV,
+        [CALORIS_ROLE_O] = CALORIS_PRODUCT_O,
+        [CALORIS_ROLE_FFN_NORM] = CALORIS_NO_PRODUCT,
+        [CALORIS_ROLE_GATE] = CALORIS_PRODUCT_GATE_UP,
+        [CALORIS_ROLE_UP] = CALORIS_PRODUCT_GATE_UP,
+        [CALORIS_ROLE_DOWN] = CALORIS_PRODUCT_DOWN,
+    };
+    return products[role];
+}

@@ -50,6 +50,9 @@ const struct caloris_family *caloris_family_recognise(const json_t *json, const 
 /* The family with this name of ours, or NULL and err. */
 const struct caloris_family *caloris_family_named(const char *name, struct caloris_err *err);
 
+/* The product whose matrix the tensor is a part of. */
+enum caloris_product caloris_role_product(enum caloris_role role);
+
 enum { CALORIS_TENSOR_NAME = 128 };
 
 /* The tensor's name in files. layer counts only for roles of a layer. Returns text. */

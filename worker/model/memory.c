@@ -40,13 +40,6 @@ static enum caloris_format plain_format(const struct caloris_model_config *confi
     }
 }
 
-static const enum caloris_product product_of[CALORIS_ROLES] = {
-    [CALORIS_ROLE_HEAD] = CALORIS_PRODUCT_HEAD,  [CALORIS_ROLE_Q] = CALORIS_PRODUCT_QKV,
-    [CALORIS_ROLE_K] = CALORIS_PRODUCT_QKV,      [CALORIS_ROLE_V] = CALORIS_PRODUCT_QKV,
-    [CALORIS_ROLE_O] = CALORIS_PRODUCT_O,        [CALORIS_ROLE_GATE] = CALORIS_PRODUCT_GATE_UP,
-    [CALORIS_ROLE_UP] = CALORIS_PRODUCT_GATE_UP, [CALORIS_ROLE_DOWN] = CALORIS_PRODUCT_DOWN,
-};
-
 const struct caloris_outliers *
 caloris_weights_outliers(const struct caloris_model_config *config, enum caloris_role role,
                          size_t layer, enum caloris_format format,
@@ -54,7 +47,7 @@ caloris_weights_outliers(const struct caloris_model_config *config, enum caloris
 {
     if (!caloris_format_scaled(plain_format(config, role, format)))
         calibration = NULL;
-    return caloris_calibration_of(calibration, product_of[role], layer);
+    return caloris_calibration_of(calibration, caloris_role_product(role), layer);
 }
 
 enum caloris_format caloris_weights_format(const struct caloris_model_config *config,

@@ -68,6 +68,7 @@ enum caloris_product {
     CALORIS_PRODUCT_DOWN,
     CALORIS_LAYER_PRODUCTS,
     CALORIS_PRODUCT_HEAD = CALORIS_LAYER_PRODUCTS, /* of no layer */
+    CALORIS_NO_PRODUCT,
 };
 
 struct caloris_outliers {
@@ -88,6 +89,10 @@ void caloris_calibration_free(struct caloris_calibration *calibration); /* NULL 
 /* NULL: a calibration without outliers. layer counts not for the head. */
 const struct caloris_outliers *caloris_calibration_of(const struct caloris_calibration *calibration,
                                                       enum caloris_product product, size_t layer);
+
+/* The same, to be filled in. */
+struct caloris_outliers *caloris_calibration_at(const struct caloris_calibration *calibration,
+                                                enum caloris_product product, size_t layer);
 
 /* Columns that may be apart, of so many. */
 enum { CALORIS_OUTLIERS_MOST = 256 }; /* of any number */

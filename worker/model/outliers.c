@@ -38,18 +38,21 @@ void caloris_calibration_free(struct caloris_calibration *calibration)
     free(calibration);
 }
 
-static size_t place(const struct caloris_calibration *calibration, enum caloris_product product,
-                    size_t layer)
+struct caloris_outliers *caloris_calibration_at(const struct caloris_calibration *calibration,
+                                                enum caloris_product product, size_t layer)
 {
-    return product == CALORIS_PRODUCT_HEAD ? calibration->layers * CALORIS_LAYER_PRODUCTS
-                                           : layer * CALORIS_LAYER_PRODUCTS + product;
+    if (product == CALORIS_PRODUCT_HEAD)
+        return &calibration->of[calibration->layers * CALORIS_LAYER_PRODUCTS];
+    return &calibration->of[layer * CALORIS_LAYER_PRODUCTS + product];
 }
 
 const struct caloris_outliers *caloris_calibration_of(const struct caloris_calibration *calibration,
                                                       enum caloris_product product, size_t layer)
 {
     static const struct caloris_outliers none;
-    return calibration ? &calibration->of[place(calibration, product, layer)] : &none;
+    return calibration && product != CALORIS_NO_PRODUCT
+               ? caloris_calibration_at(calibration, product, layer)
+               : &none;
 }
 
 size_t caloris_outliers_most(size_t in)
@@ -82,7 +85,7 @@ int caloris_calibration_choose(struct caloris_calibration *calibration,
                                enum caloris_product product, size_t layer, const float *max,
                                size_t in, struct caloris_err *err)
 {
-    struct caloris_outliers *of = &calibration->of[place(calibration, product, layer)];
+    struct caloris_outliers *of = caloris_calibration_at(calibration, product, layer);
     const size_t most = caloris_outliers_most(in);
     float middle = 0;
     size_t n = 0;

@@ -16,38 +16,29 @@ struct extent {
     size_t unit; /* dealt together; 0: not dealt */
 };
 
-enum { NO_APART = 0 }; /* no member stands there */
-
 /* Each tensor: [rows, cols], a vector where cols is NONE; the member of the weights that it goes
  * to; and the tensors' axes that stand above it in that member. */
 static const struct {
     enum axis rows, cols;
     size_t member;
     enum axis above[2];
-    size_t apart; /* the member for what is apart of it; NO_APART: nothing is */
 } parts[CALORIS_ROLES] = {
-#define WHOLE(member)  offsetof(struct caloris_weights, member)
-#define LAYER(member)  offsetof(struct caloris_layer_weights, member)
-#define APART(product) LAYER(apart) + (product) * sizeof(struct caloris_apart)
-    [CALORIS_ROLE_EMBED] = {AXIS_VOCAB, AXIS_HIDDEN, WHOLE(embed), {AXIS_NONE}, NO_APART},
-    [CALORIS_ROLE_FINAL_NORM] = {AXIS_HIDDEN, AXIS_NONE, WHOLE(final_norm), {AXIS_NONE}, NO_APART},
-    [CALORIS_ROLE_HEAD] = {AXIS_VOCAB, AXIS_HIDDEN, WHOLE(head), {AXIS_NONE}, WHOLE(head_apart)},
-    [CALORIS_ROLE_ATTN_NORM] = {AXIS_HIDDEN, AXIS_NONE, LAYER(attn_norm), {AXIS_NONE}, NO_APART},
-    [CALORIS_ROLE_Q] = {AXIS_Q, AXIS_HIDDEN, LAYER(qkv), {AXIS_NONE}, APART(CALORIS_PRODUCT_QKV)},
-    [CALORIS_ROLE_K] = {AXIS_KV, AXIS_HIDDEN, LAYER(qkv), {AXIS_Q}, APART(CALORIS_PRODUCT_QKV)},
-    [CALORIS_ROLE_V] =
-        {AXIS_KV, AXIS_HIDDEN, LAYER(qkv), {AXIS_Q, AXIS_KV}, APART(CALORIS_PRODUCT_QKV)},
-    [CALORIS_ROLE_O] = {AXIS_HIDDEN, AXIS_Q, LAYER(o), {AXIS_NONE}, APART(CALORIS_PRODUCT_O)},
-    [CALORIS_ROLE_FFN_NORM] = {AXIS_HIDDEN, AXIS_NONE, LAYER(ffn_norm), {AXIS_NONE}, NO_APART},
-    [CALORIS_ROLE_GATE] =
-        {AXIS_FFN, AXIS_HIDDEN, LAYER(gate_up), {AXIS_NONE}, APART(CALORIS_PRODUCT_GATE_UP)},
-    [CALORIS_ROLE_UP] =
-        {AXIS_FFN, AXIS_HIDDEN, LAYER(gate_up), {AXIS_FFN}, APART(CALORIS_PRODUCT_GATE_UP)},
-    [CALORIS_ROLE_DOWN] =
-        {AXIS_HIDDEN, AXIS_FFN, LAYER(down), {AXIS_NONE}, APART(CALORIS_PRODUCT_DOWN)},
+#define WHOLE(member) offsetof(struct caloris_weights, member)
+#define LAYER(member) offsetof(struct caloris_layer_weights, member)
+    [CALORIS_ROLE_EMBED] = {AXIS_VOCAB, AXIS_HIDDEN, WHOLE(embed), {AXIS_NONE}},
+    [CALORIS_ROLE_FINAL_NORM] = {AXIS_HIDDEN, AXIS_NONE, WHOLE(final_norm), {AXIS_NONE}},
+    [CALORIS_ROLE_HEAD] = {AXIS_VOCAB, AXIS_HIDDEN, WHOLE(head), {AXIS_NONE}},
+    [CALORIS_ROLE_ATTN_NORM] = {AXIS_HIDDEN, AXIS_NONE, LAYER(attn_norm), {AXIS_NONE}},
+    [CALORIS_ROLE_Q] = {AXIS_Q, AXIS_HIDDEN, LAYER(qkv), {AXIS_NONE}},
+    [CALORIS_ROLE_K] = {AXIS_KV, AXIS_HIDDEN, LAYER(qkv), {AXIS_Q}},
+    [CALORIS_ROLE_V] = {AXIS_KV, AXIS_HIDDEN, LAYER(qkv), {AXIS_Q, AXIS_KV}},
+    [CALORIS_ROLE_O] = {AXIS_HIDDEN, AXIS_Q, LAYER(o), {AXIS_NONE}},
+    [CALORIS_ROLE_FFN_NORM] = {AXIS_HIDDEN, AXIS_NONE, LAYER(ffn_norm), {AXIS_NONE}},
+    [CALORIS_ROLE_GATE] = {AXIS_FFN, AXIS_HIDDEN, LAYER(gate_up), {AXIS_NONE}},
+    [CALORIS_ROLE_UP] = {AXIS_FFN, AXIS_HIDDEN, LAYER(gate_up), {AXIS_FFN}},
+    [CALORIS_ROLE_DOWN] = {AXIS_HIDDEN, AXIS_FFN, LAYER(down), {AXIS_NONE}},
 #undef WHOLE
 #undef LAYER
-#undef APART
 };
 
 static const struct {
@@ -142,8 +133,11 @@ void caloris_pieces_attach(struct caloris_pieces *pieces, struct caloris_weights
             piece->vector = *(float **)member;
         else
             piece->matrix = member;
-        if (parts[piece->role].apart != NO_APART)
-            piece->apart = (struct caloris_apart *)(void *)(owner + parts[piece->role].apart);
+        const enum caloris_product product = caloris_role_product(piece->role);
+        if (product == CALORIS_PRODUCT_HEAD)
+            piece->apart = &weights->head_apart;
+        else if (product != CALORIS_NO_PRODUCT)
+            piece->apart = &weights->layer[piece->layer].apart[product];
     }
 }
 

@@ -363,11 +363,6 @@ static struct caloris_calibration *read_calibration(const json_t *found, const c
                                                     enum caloris_format format,
                                                     struct caloris_err *err)
 {
-    static const enum caloris_role role_of[] = {
-        [CALORIS_PRODUCT_QKV] = CALORIS_ROLE_Q,      [CALORIS_PRODUCT_O] = CALORIS_ROLE_O,
-        [CALORIS_PRODUCT_GATE_UP] = CALORIS_ROLE_UP, [CALORIS_PRODUCT_DOWN] = CALORIS_ROLE_DOWN,
-        [CALORIS_PRODUCT_HEAD] = CALORIS_ROLE_HEAD,
-    };
     const json_t *tensors = json_object_get(found, "tensors");
     struct caloris_model_split split;
     struct caloris_pieces whole = {0};
@@ -378,13 +373,11 @@ static struct caloris_calibration *read_calibration(const json_t *found, const c
                  : -1;
     for (size_t i = 0; rc == 0 && i < whole.n; i++) {
         const struct caloris_piece *piece = &whole.piece[i];
-        for (enum caloris_product p = 0; rc == 0 && p <= CALORIS_PRODUCT_HEAD; p++) {
-            const size_t at = p == CALORIS_PRODUCT_HEAD ? config->layers * CALORIS_LAYER_PRODUCTS
-                                                        : piece->layer * CALORIS_LAYER_PRODUCTS + p;
-            if (role_of[p] == piece->role)
-                rc = read_outliers(json_array_get(tensors, i), caloris_format_scaled(format),
-                                   piece->whole_cols, &calibration->of[at], path, err);
-        }
+        const enum caloris_product product = caloris_role_product(piece->role);
+        if (product != CALORIS_NO_PRODUCT)
+            rc = read_outliers(
+                json_array_get(tensors, i), caloris_format_scaled(format), piece->whole_cols,
+                caloris_calibration_at(calibration, product, piece->layer), path, err);
     }
     caloris_pieces_free(&whole);
     if (rc == 0)
