@@ -89,6 +89,8 @@ as boss expect 0 "" caloris list --count
 has out "alice " || fail "the boss does not see whose the jobs are: $(cat out)"
 as worker expect 4 "needs the right submit" caloris submit x
 as worker expect 4 "needs the right read-own" caloris show "$job"
+as alice expect 4 "needs the right admin" caloris group drain any
+as boss expect 5 "any" caloris group drain any
 
 # Keys that are not known, not the gateway's, not there.
 as eve expect 4 "the server refused your key" caloris list
