@@ -72,7 +72,7 @@ void end_expired(struct caloris_broker *b)
     for (int i = 0; i < BROKER_BATCH && rc == 1; i++) {
         rc = caloris_store_next_deadline(b->store, &job, &b->next_deadline_ms, &err);
         if (rc == 1 && b->next_deadline_ms > wall_ms)
-            return (void)promise_keep(b);
+            break;
         if (rc == 1 && expire(b, job, &err) < 0)
             rc = -1;
     }
