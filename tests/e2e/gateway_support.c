@@ -369,9 +369,14 @@ to_group *group_next(void *socket, int expected)
     return order;
 }
 
+to_group *group_order_or_none(void *socket)
+{
+    return receive_order(socket, SILENCE_MS);
+}
+
 void group_expect_nothing(void *socket)
 {
-    to_group *order = receive_order(socket, SILENCE_MS);
+    to_group *order = group_order_or_none(socket);
     if (order)
         fail_msg("an order of kind %d came", (int)order->body_case);
 }

@@ -11,6 +11,7 @@
 #include "proto/caloris.pb-c.h"
 
 enum { PATIENCE_MS = 20000, SILENCE_MS = 150 };
+enum { ASKED_EVERY_MS = 250 }; /* a group is asked for its canvas no more often */
 
 typedef Caloris__Wire__GatewayToClient from_gateway;
 typedef Caloris__Wire__GatewayToGroup to_group;
@@ -113,6 +114,8 @@ to_group *group_order(void *socket);
 to_group *group_next(void *socket, int expected);
 /* Whatever the answer to this hello is. */
 to_group *group_try_hello(void *socket, const char *name, uint32_t capacity);
+/* NULL when nothing but beats came for SILENCE_MS. */
+to_group *group_order_or_none(void *socket);
 /* No order but beats for SILENCE_MS. */
 void group_expect_nothing(void *socket);
 /* Waits for this order, whatever orders to follow come before it. */

@@ -13,8 +13,6 @@
 
 #include <cmocka.h>
 
-enum { ASKED_EVERY_MS = 250 }; /* a group is asked for its canvas no more often */
-
 static struct gateway gateway;
 
 static const char job_json[] = "{\"prompt\": \"a\", \"seed\": 1}";
@@ -113,6 +111,36 @@ static void a_watcher_continues_from_its_number(void **state)
     hang_up(group);
 }
 
+/* A viewer that was killed: the group is told with the first step that finds nobody, and is not
+ * asked for a canvas before that. */
+static void a_dead_watcher_is_forgotten_at_once(void **state)
+{
+    (void)state;
+    void *viewer = client_dial(&gateway), *client = client_dial(&gateway);
+    void *group = group_dial(&gateway, "g", 1);
+    uint64_t job = client_submit(client, "k", job_json, NULL);
+    struct lease lease = group_take_lease(group);
+    client_watch(viewer, job, true);
+    expect_follow(group, job);
+    group_progress(group, &lease, 1, true);
+    expect_progress(viewer, &lease, 1, true);
+    hang_up(viewer);
+    to_group *order = NULL;
+    for (uint64_t seq = 2; !order; seq++) { /* until the gateway's socket has noticed */
+        group_progress(group, &lease, seq, false);
+        order = group_order_or_none(group);
+        assert_true(seq < PATIENCE_MS / SILENCE_MS);
+    }
+    assert_int_equal(order->body_case, ORDER(FOLLOW));
+    assert_false(order->follow->canvas);
+    order_free(order);
+    group_result(group, &lease, good);
+    order_free(group_next(group, ORDER(TAKEN)));
+    client_await(client, job, STATE(DONE));
+    hang_up(client);
+    hang_up(group);
+}
+
 static struct caloris_client *open_client(const struct gateway *at)
 {
     struct caloris_address address = {.endpoint = ""};
@@ -202,6 +230,7 @@ int main(void)
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
         CASE(a_watcher_continues_from_its_number),
+        CASE(a_dead_watcher_is_forgotten_at_once),
         CASE(a_watcher_survives_the_gateway),
     };
     return cmocka_run_group_tests_name("gateway_watch", tests, NULL, NULL);

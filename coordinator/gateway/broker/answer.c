@@ -25,9 +25,20 @@ int answer_client(struct caloris_broker *b, const struct caloris_peer *peer, to_
     struct caloris_err err;
     if (caloris_wire_send(b->clients_socket, peer, &message->base, &err) == 0)
         return 0;
-    if (err.code != CALORIS_UNREACHABLE && err.code != CALORIS_AGAIN)
+    if (err.code == CALORIS_UNREACHABLE)
+        clients_gone(b, peer);
+    else if (err.code != CALORIS_AGAIN)
         broker_warn(b, "to a client: %s", err.text);
     return -1;
+}
+
+int answer_probe(struct caloris_broker *b, const struct caloris_peer *peer)
+{
+    to_client message = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
+    Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
+    message.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_PONG;
+    message.pong = &nothing;
+    return answer_client(b, peer, &message);
 }
 
 void answer_failure(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t request,

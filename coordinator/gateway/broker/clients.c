@@ -57,24 +57,27 @@ void clients_forget_all(struct caloris_broker *b)
         forget(b, TABLE_ENTRY(node, struct client, node));
 }
 
-/* ZeroMQ does not tell that a client went away, but refuses to send to one that did. The pong
- * answers nothing; clients ignore it. */
+void clients_gone(struct caloris_broker *b, const struct caloris_peer *peer)
+{
+    struct client *client = find(b, peer);
+    if (client)
+        client->gone = b->some_gone = true;
+}
+
+/* ZeroMQ does not tell that a client went away, but refuses to send to one that did. */
 void clients_probe(struct caloris_broker *b)
 {
-    if (b->now_ms - b->probed_ms < PROBE_EVERY_MS)
+    const bool due = b->now_ms - b->probed_ms >= PROBE_EVERY_MS;
+    if (!due && !b->some_gone)
         return;
-    b->probed_ms = b->now_ms;
-    to_client message = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
-    Caloris__Wire__Nothing nothing = CALORIS__WIRE__NOTHING__INIT;
-    message.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_PONG;
-    message.pong = &nothing;
+    b->probed_ms = due ? b->now_ms : b->probed_ms;
+    b->some_gone = false; /* forgetting one may find another */
     for (struct table_node *node = table_first(&b->clients), *next; node; node = next) {
         next = table_after(&b->clients, node);
         struct client *client = TABLE_ENTRY(node, struct client, node);
-        struct caloris_err why;
-        if (b->now_ms - client->heard_ms >= PROBE_AFTER_MS &&
-            caloris_wire_send(b->clients_socket, &client->peer, &message.base, &why) < 0 &&
-            why.code == CALORIS_UNREACHABLE)
+        if (due && !client->gone && b->now_ms - client->heard_ms >= PROBE_AFTER_MS)
+            answer_probe(b, &client->peer);
+        if (client->gone)
             forget(b, client);
     }
 }

@@ -45,6 +45,7 @@ struct watch {
     struct client *client;
     struct live *live;
     bool canvas;
+    bool full;  /* its viewer reads too slowly: the last message found no room */
     bool owed;  /* a change of state could not be sent yet */
     bool stale; /* its viewer lacks something: nothing more until a full canvas comes */
     struct watch *next_of_client, *next_of_live;
@@ -55,6 +56,7 @@ struct client {
     struct caloris_peer peer;
     const struct caloris_identity *who;
     uint64_t heard_ms;
+    bool gone; /* its connection is: it is forgotten at the end of the turn */
     struct watch *watches;
 };
 
@@ -150,6 +152,7 @@ struct caloris_broker {
     uint64_t lease_counter;
     uint64_t now_ms; /* of the turn; a clock that never jumps */
     uint64_t probed_ms, warned_ms;
+    bool some_gone;                    /* of the clients */
     size_t hand_over_bytes, n_unsaved; /* in memory; jobs that have newer progress than on disk */
     uint64_t saved_ms;
     struct promise *promises;
@@ -184,6 +187,8 @@ typedef Caloris__Wire__GatewayToClient to_client;
 typedef Caloris__Wire__GatewayToGroup to_group;
 
 int answer_client(struct caloris_broker *b, const struct caloris_peer *peer, to_client *message);
+/* A pong that answers nothing, which clients ignore: whether there is room for a message. */
+int answer_probe(struct caloris_broker *b, const struct caloris_peer *peer);
 void answer_failure(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t request,
                     const struct caloris_err *why);
 int answer_group(struct caloris_broker *b, struct group *group, to_group *message);
@@ -274,6 +279,8 @@ void clients_take(struct caloris_broker *b, const struct caloris_peer *peer,
 /* The client behind peer watches the job, if it is still there. */
 void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job,
                    bool canvas);
+/* Its connection is gone. Whoever holds it may go on with it in this turn. */
+void clients_gone(struct caloris_broker *b, const struct caloris_peer *peer);
 /* Forgets clients whose connections are gone. */
 void clients_probe(struct caloris_broker *b);
 void clients_forget_all(struct caloris_broker *b);

@@ -117,12 +117,23 @@ void watch_remove_all(struct caloris_broker *b, struct client *client)
 
 /* ---- what they see ---- */
 
-static int tell(struct caloris_broker *b, const struct watch *watch, Caloris__Wire__Event *event)
+static int tell(struct caloris_broker *b, struct watch *watch, Caloris__Wire__Event *event)
 {
     to_client message = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
     message.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_EVENT;
     message.event = event;
-    return answer_client(b, &watch->client->peer, &message);
+    const int rc = answer_client(b, &watch->client->peer, &message);
+    watch->full = rc < 0;
+    return rc;
+}
+
+/* Whether a message would get through; one whose viewer has read nothing since the last one found
+ * no room would not. */
+static bool has_room(struct caloris_broker *b, struct watch *watch)
+{
+    if (watch->full)
+        watch->full = watch->client->gone || answer_probe(b, &watch->client->peer) < 0;
+    return !watch->full;
 }
 
 static void owe(struct caloris_broker *b, struct watch *watch, bool owed)
@@ -215,10 +226,12 @@ bool watch_wants_canvas(const struct live *live)
     return false;
 }
 
-static bool canvas_is_due(const struct live *live)
+/* Somebody needs a full canvas, and could take it in: those who read nothing cost the group
+ * nothing. */
+static bool canvas_is_due(struct caloris_broker *b, const struct live *live)
 {
-    for (const struct watch *watch = live->watches; watch; watch = watch->next_of_live) {
-        if (watch->canvas && watch->stale)
+    for (struct watch *watch = live->watches; watch; watch = watch->next_of_live) {
+        if (watch->canvas && watch->stale && has_room(b, watch))
             return true;
     }
     return false;
@@ -229,7 +242,8 @@ void watch_follow(struct caloris_broker *b, struct live *live)
     if (!live->group)
         return;
     bool wanted = watch_wants_canvas(live);
-    bool again = wanted && canvas_is_due(live) && b->now_ms - live->asked_ms >= SNAPSHOT_EVERY_MS;
+    bool again =
+        wanted && b->now_ms - live->asked_ms >= SNAPSHOT_EVERY_MS && canvas_is_due(b, live);
     if (wanted == live->following && !again)
         return;
     Caloris__Wire__LeaseId id = CALORIS__WIRE__LEASE_ID__INIT;
