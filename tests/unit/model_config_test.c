@@ -77,7 +77,11 @@ static const struct {
     {"rope_theta", "10000", NULL},
     {"mask_token_id", "320", "mask_token_id is 320, not one token id below 320"},
     {"mask_token_id", "null", NULL},
-    {"eos_token_id", "[305]", "eos_token_id is [305], not one token id below 320"},
+    {"mask_token_id", "[312]", "mask_token_id is [312], not one token id below 320"},
+    {"eos_token_id", "[301]", NULL},
+    {"eos_token_id", "[]", "eos_token_id is [], not a list of token ids below 320"},
+    {"eos_token_id", "[301, 320]", "eos_token_id is [301,320], not a list of token ids below 320"},
+    {"eos_token_id", "[301, \"x\"]", "eos_token_id is [301,\"x\"], not a list of token ids"},
     {"eos_token_id", "-1", "eos_token_id is -1, not one token id"},
 };
 
@@ -129,6 +133,23 @@ static void test_config_values(void **state)
     assert_int_equal(config.eos_id, 301);
     assert_true(config.norm_eps == 1e-5f && config.rope_theta == 10000 && !config.tied);
     assert_int_equal(caloris_model_parameters(&config), 292800 / 4);
+}
+
+/* As Hugging Face writes it where more than one token ends a text. */
+static void test_config_eos_list(void **state)
+{
+    (void)state;
+    char from[MODEL_PATH], dir[MODEL_PATH];
+    struct caloris_err err = {0};
+    struct caloris_model_config config;
+    model_make_dir(dir);
+    json_t *json = model_read_json(model_golden("llada", from), "config.json");
+    json_object_set_new(json, "eos_token_id", json_pack("[ii]", 305, 301));
+    model_write_json(dir, "config.json", json);
+    json_decref(json);
+    expect_ok(caloris_model_config_load(dir, &config, &err), &err);
+    assert_int_equal(config.eos_id, 305);
+    model_remove_dir(dir);
 }
 
 static void test_config_files(void **state)
@@ -238,9 +259,9 @@ static void test_synthetic_shapes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config_values),    cmocka_unit_test(test_config),
-        cmocka_unit_test(test_config_files),     cmocka_unit_test(test_split),
-        cmocka_unit_test(test_synthetic_shapes),
+        cmocka_unit_test(test_config_values),   cmocka_unit_test(test_config),
+        cmocka_unit_test(test_config_eos_list), cmocka_unit_test(test_config_files),
+        cmocka_unit_test(test_split),           cmocka_unit_test(test_synthetic_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

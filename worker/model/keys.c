@@ -62,6 +62,12 @@ int caloris_key_real(const json_t *json, const char *path, const char *key, doub
     return 0;
 }
 
+static bool is_id(const json_t *value, size_t vocab)
+{
+    const json_int_t number = json_integer_value(value);
+    return json_is_integer(value) && number >= 0 && (unsigned long long)number < vocab;
+}
+
 int caloris_key_id(const json_t *json, const char *path, const char *key, size_t vocab,
                    int32_t *out, struct caloris_err *err)
 {
@@ -69,13 +75,31 @@ int caloris_key_id(const json_t *json, const char *path, const char *key, size_t
     *out = -1;
     if (!value)
         return 0;
-    json_int_t number = json_integer_value(value);
-    if (!json_is_integer(value) || number < 0 || (unsigned long long)number >= vocab) {
+    if (!is_id(value, vocab)) {
         char wanted[64];
         snprintf(wanted, sizeof(wanted), "not one token id below %zu", vocab);
         return refuse(value, path, key, wanted, err);
     }
-    *out = (int32_t)number;
+    *out = (int32_t)json_integer_value(value);
+    return 0;
+}
+
+int caloris_key_first_id(const json_t *json, const char *path, const char *key, size_t vocab,
+                         int32_t *out, struct caloris_err *err)
+{
+    const json_t *value = value_of(json, key);
+    const size_t n = json_array_size(value);
+    bool good = n > 0;
+    if (!json_is_array(value))
+        return caloris_key_id(json, path, key, vocab, out, err);
+    for (size_t i = 0; i < n; i++)
+        good = good && is_id(json_array_get(value, i), vocab);
+    if (!good) {
+        char wanted[64];
+        snprintf(wanted, sizeof(wanted), "not a list of token ids below %zu", vocab);
+        return refuse(value, path, key, wanted, err);
+    }
+    *out = (int32_t)json_integer_value(json_array_get(value, 0));
     return 0;
 }
 

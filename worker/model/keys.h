@@ -27,6 +27,9 @@ int caloris_key_real(const json_t *json, const char *path, const char *key, doub
 /* A token id below vocab; -1 when nothing is said. */
 int caloris_key_id(const json_t *json, const char *path, const char *key, size_t vocab,
                    int32_t *out, struct caloris_err *err);
+/* The same, or the first of a list of them. */
+int caloris_key_first_id(const json_t *json, const char *path, const char *key, size_t vocab,
+                         int32_t *out, struct caloris_err *err);
 
 /* A key that must have one value, because no other is built. `value` is JSON text. */
 struct caloris_key_fixed {

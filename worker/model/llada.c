@@ -114,7 +114,7 @@ int caloris_llada_parse(const json_t *json, const char *path, struct caloris_mod
         caloris_key_real(json, path, "rms_norm_eps", 1e-30, 1, 1e-5, &eps, err) < 0 ||
         caloris_key_real(json, path, "rope_theta", 1, 1e30, 10000, &config->rope_theta, err) < 0 ||
         caloris_key_id(json, path, "mask_token_id", config->vocab, &config->mask_id, err) < 0 ||
-        caloris_key_id(json, path, "eos_token_id", config->vocab, &config->eos_id, err) < 0)
+        caloris_key_first_id(json, path, "eos_token_id", config->vocab, &config->eos_id, err) < 0)
         return -1;
     config->norm_eps = (float)eps;
     return 0;
