@@ -171,6 +171,12 @@ int link_prepare(const struct link_model *model, const struct caloris_job *parse
         request->canvas[i] = i < ids.count ? ids.id[i] : request->params.mask_id;
         job->holes = job->holes || (i < ids.count && request->canvas[i] == request->params.mask_id);
     }
+    if (request->params.gen_length == 0 && !job->holes) { /* ids: nobody knew their mask so far */
+        caloris_err_set(err, CALORIS_BAD_REQUEST,
+                        "gen_length: 0, and no id is the mask's, %d: there is nothing to do",
+                        request->params.mask_id);
+        goto fail;
+    }
     job->seed = request->params.seed;
     job->mask_id = request->params.mask_id;
     job->eos_id = request->params.eos_id;
@@ -271,6 +277,8 @@ int link_result(const struct link_model *model, const struct link_job *job,
     rc = caloris_job_result_write(&result, json, err);
     *tokens = answers[0].completion_tokens;
 out:
+    if (rc < 0)
+        caloris_err_prefix(err, "the result");
     caloris_buf_free(&texts);
     free(answers);
     return rc;

@@ -44,6 +44,7 @@ cat >"$JOBS" <<'LINES'
 {"id": "text", "prompt": "no tokenizer here"}
 {"id": "good", "ids": [9], "gen_length": 8}
 {"id": "cut", "ids": [1
+{"id": "nothing", "ids": [1], "gen_length": 0}
 
    
 {"ids": [1, 2, 3], "gen_length": 8, "seed": 1}
@@ -52,8 +53,8 @@ LINES
 for transport in mpi threads; do
     rm -f "$OUT"
     engine $transport 0 --model "$GOLDEN/llada" --jobs "$JOBS" --out "$OUT"
-    [ "$(wc -l <"$OUT")" = 11 ] || fail "$transport: $(wc -l <"$OUT") results of 11 jobs"
-    [ "$(grep -c '"error"' "$OUT")" = 8 ] || fail "$transport: $(cat "$OUT")"
+    [ "$(wc -l <"$OUT")" = 12 ] || fail "$transport: $(wc -l <"$OUT") results of 12 jobs"
+    [ "$(grep -c '"error"' "$OUT")" = 9 ] || fail "$transport: $(cat "$OUT")"
     while read -r id words; do
         grep "\"id\":\"$id\"" "$OUT" | grep -q "\"error\":.*$words" ||
             fail "$transport: no error of $id that names $words: $(cat "$OUT")"
@@ -66,13 +67,14 @@ too_long gen_length
 text prompt
 good id:
 line-9 bad_request
+nothing gen_length
 ERRORS
     [ "$(grep -c '"ids":\[[0-9,]*\],.*"forward_passes"' "$OUT")" = 3 ] || fail "not three answers"
     # The same job under three names: its ids are the same. A line without id goes by its number.
     [ "$(grep '"forward_passes"' "$OUT" | grep -o '"ids":\[[0-9,]*\]' | sort -u | wc -l)" = 1 ] ||
         fail "$transport: one job, several answers: $(cat "$OUT")"
-    grep -q '"id":"line-12"' "$OUT" || fail "no line-12"
-    grep -q "11 jobs: 3 done, 8 failed, 0 skipped" "$WORK/engine.log" || fail "miscounted"
+    grep -q '"id":"line-13"' "$OUT" || fail "no line-13"
+    grep -q "12 jobs: 3 done, 9 failed, 0 skipped" "$WORK/engine.log" || fail "miscounted"
 done
 
 # ---- what is refused -----------------------------------------------------------------------------
