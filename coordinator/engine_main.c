@@ -10,6 +10,7 @@
 #include "proto/cluster.h"
 #include "worker/engine.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -487,12 +488,25 @@ static void leave_signals_to_rank_0(void)
         signal(asked_to_leave[i], SIG_IGN);
 }
 
-/* When Slurm takes the machine away, unless it was said otherwise; since 1970. */
+/* When Slurm takes the machine away, unless it was said otherwise; since 1970, 0: nobody knows. */
 static uint64_t end_of_allocation_ms(const struct values *v)
 {
     const char *slurm = getenv("SLURM_JOB_END_TIME");
-    const long long said = v->end_s > 0 ? v->end_s : slurm ? atoll(slurm) : 0;
-    return said > 0 && said < LLONG_MAX / 1000 ? (uint64_t)said * 1000 : 0;
+    if (!serves(v))
+        return 0;
+    if (v->end_s > 0 || !slurm)
+        return (uint64_t)v->end_s * 1000;
+    char *end;
+    errno = 0;
+    const long long said = strtoll(slurm, &end, 10);
+    if (*slurm && !*end && errno == 0 && said >= 0 && said < LLONG_MAX / 1000)
+        return (uint64_t)said * 1000;
+    if (first_process())
+        caloris_log(CALORIS_LOG_WARN,
+                    "SLURM_JOB_END_TIME is \"%.80s\", no time in seconds since 1970: this group "
+                    "does not know when its allocation ends",
+                    slurm);
+    return 0;
 }
 
 static int run(const struct values *v, enum verb verb)

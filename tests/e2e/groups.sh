@@ -80,7 +80,8 @@ await 10 says two '"running":[1-9]' || fail "group two does not compute"
 limited 20 caloris group drain two --hand-back --wait 2>drain.log || fail "drain: exit $?"
 left 0 two
 grep -q "handing [1-9][0-9]* jobs back" two.log || fail "not a word of it"
-start three "$MODEL"
+SLURM_JOB_END_TIME=soon start three "$MODEL" # which is not known, but said
+grep -q 'warn .*SLURM_JOB_END_TIME is "soon", no time' three.log || fail "no warning of an end that is no time"
 all_done
 kill -USR1 "$group"
 left 75 three
