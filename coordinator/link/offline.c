@@ -293,16 +293,17 @@ static int take_event(struct offline *o, struct caloris_event *event, struct cal
 {
     struct work *work = event->owner;
     struct caloris_buf json = CALORIS_BUF(CALORIS_JOB_MAX_BYTES * 4u);
+    struct caloris_err why;
     uint64_t tokens = 0;
     int rc = 0;
     switch (event->kind) {
     case CALORIS_EVENT_FINISHED:
         o->in_flight--;
-        o->report->done++;
-        if (link_result(&o->model, &work->job, event, &json, &tokens, err) < 0) {
-            rc = -1;
+        if (link_result(&o->model, &work->job, event, &json, &tokens, &why) < 0) {
+            rc = write_failure(o, work->job.id, &why, err);
             break;
         }
+        o->report->done++;
         link_recording_end(&o->recorder, &work->recording, &json);
         rc = write_line(o, &json, err);
         o->report->tokens += tokens;

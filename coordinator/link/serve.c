@@ -375,11 +375,12 @@ static int take_finished(struct serve *s, const struct caloris_event *event,
 {
     struct group_job *job = event->owner;
     struct caloris_buf json = CALORIS_BUF(CALORIS_JOB_MAX_BYTES * 4u);
+    struct caloris_err why;
     uint64_t tokens;
-    int rc = link_result(&s->model, &job->job, event, &json, &tokens, err) < 0 ||
-                     finish(s, job, &json, err) < 0
-                 ? -1
-                 : 0;
+    /* A result that cannot be written is this job's fault, and no other's. */
+    int rc = link_result(&s->model, &job->job, event, &json, &tokens, &why) < 0
+                 ? finish_failed(s, job, &why, err)
+                 : finish(s, job, &json, err);
     caloris_buf_free(&json);
     return rc;
 }
@@ -396,6 +397,16 @@ static int take_stand(struct serve *s, const struct caloris_event *event, struct
                : 0;
 }
 
+/* For whoever watches: the job does not depend on it. */
+static void tell_progress(struct serve *s, const struct caloris_event *event)
+{
+    struct group_job *job = event->owner;
+    struct caloris_err why;
+    if (s->welcome && group_send_progress(&s->socket, &s->model, job, event, &why) < 0)
+        caloris_log_about(CALORIS_LOG_WARN, (struct caloris_log_about){.job = job->number},
+                          "a step is not shown: %s", why.text);
+}
+
 static int take_event(struct serve *s, struct caloris_event *event, struct caloris_err *err)
 {
     struct group_job *job = event->owner;
@@ -403,7 +414,8 @@ static int take_event(struct serve *s, struct caloris_event *event, struct calor
     switch (event->kind) {
     case CALORIS_EVENT_STEP:
     case CALORIS_EVENT_SNAPSHOT:
-        return s->welcome ? group_send_progress(&s->socket, &s->model, job, event, err) : 0;
+        tell_progress(s, event);
+        return 0;
     case CALORIS_EVENT_STAND:
         return take_stand(s, event, err);
     case CALORIS_EVENT_FINISHED:
@@ -537,6 +549,13 @@ static void drop_events(struct serve *s)
     }
 }
 
+/* Leases that the gateway may give us: no more than it would let any group have. */
+static uint32_t capacity(size_t max_requests)
+{
+    return max_requests < CALORIS_WIRE_MAX_CAPACITY / AHEAD ? (uint32_t)(AHEAD * max_requests)
+                                                            : CALORIS_WIRE_MAX_CAPACITY;
+}
+
 int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
 {
     const struct caloris_serve_options *options = arg;
@@ -560,7 +579,7 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
         .model = model,
         .host = host,
         .ranks = (uint32_t)facts->ranks,
-        .capacity = (uint32_t)(AHEAD * facts->max_requests),
+        .capacity = capacity(facts->max_requests),
         .instance = caloris_rng_fresh_seed(),
     };
     if (link_model_load(&s.model, options->model_dir, facts, err) < 0)

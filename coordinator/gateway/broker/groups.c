@@ -172,9 +172,9 @@ static int check_hello(const Caloris__Wire__GroupHello *hello, struct caloris_er
         check_word("host", hello->host, err) < 0 ||
         (hello->hello->agent && check_word("agent", hello->hello->agent, err) < 0))
         return -1;
-    if (hello->capacity < 1 || hello->capacity > BROKER_MAX_CAPACITY)
+    if (hello->capacity < 1 || hello->capacity > CALORIS_WIRE_MAX_CAPACITY)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "capacity: %u; it must be 1 to %d",
-                               hello->capacity, BROKER_MAX_CAPACITY);
+                               hello->capacity, CALORIS_WIRE_MAX_CAPACITY);
     return 0;
 }
 
@@ -198,7 +198,7 @@ static void adopt(struct caloris_broker *b, struct group *group, const Caloris__
     struct live *live = live_find(b, held->job);
     /* A number from before this database was made means another job. */
     if (held->lease->epoch < caloris_store_first_epoch(b->store) || (live && live->group) ||
-        group->n_held >= BROKER_MAX_CAPACITY)
+        group->n_held >= CALORIS_WIRE_MAX_CAPACITY)
         return;
     if (caloris_store_find(b->store, held->job, &job, &err) < 0 ||
         job.state != CALORIS_STORE_QUEUED)

@@ -28,7 +28,6 @@ enum {
     BROKER_MAX_WATCHES = 65536, /* of all clients together */
     BROKER_MAX_GROUPS = 1024,
     BROKER_MAX_LANES = 65536,          /* kinds of waiting jobs: users × models × priorities */
-    BROKER_MAX_CAPACITY = 4096,        /* leases that one group may hold */
     BROKER_MAX_NAME = 128,             /* bytes of a group's name, model, host */
     BROKER_MAX_LIST = 1000,            /* jobs in one answer */
     BROKER_MAX_USERS = 10000,          /* users in one answer */
