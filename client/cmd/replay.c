@@ -2,10 +2,8 @@
 #include "client/cmd/screen.h"
 #include "proto/trace.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
 #include <unistd.h>
 
 #define AT(member) offsetof(struct flags, member)
@@ -44,43 +42,9 @@ struct player {
     struct screen screen;
     enum follow how;
     double speed; /* 0: at once */
-    int keys;     /* the terminal that keys come from; -1: none is waited for */
-    struct termios before;
     bool quit;
     int rc; /* of the recordings that ended */
 };
-
-/* ---- keys ------------------------------------------------------------------------------------ */
-
-/* One key at a time, unseen; Ctrl-C stays a signal. */
-static int open_keys(struct player *p, struct caloris_err *err)
-{
-    p->keys = open("/dev/tty", O_RDWR | O_CLOEXEC);
-    if (p->keys < 0 || !isatty(STDOUT_FILENO) || tcgetattr(p->keys, &p->before) < 0)
-        return caloris_err_set(err, CALORIS_USAGE, "--step needs a terminal");
-    struct termios raw = p->before;
-    raw.c_lflag &= (tcflag_t) ~(ICANON | ECHO);
-    raw.c_cc[VMIN] = 1;
-    raw.c_cc[VTIME] = 0;
-    if (tcsetattr(p->keys, TCSADRAIN, &raw) < 0)
-        return caloris_err_sys(err, "--step: the terminal");
-    return 0;
-}
-
-static void close_keys(struct player *p)
-{
-    if (p->keys < 0)
-        return;
-    tcsetattr(p->keys, TCSADRAIN, &p->before);
-    close(p->keys);
-}
-
-static void wait_for_key(struct player *p)
-{
-    char key;
-    if (p->keys >= 0 && !cmd_signal() && read(p->keys, &key, 1) == 1)
-        p->quit = key == 'q';
-}
 
 /* ---- entries --------------------------------------------------------------------------------- */
 
@@ -131,12 +95,14 @@ static int play(struct player *p, const struct caloris_trace_entry *entry, struc
     if (entry->kind == CALORIS_TRACE_BEGIN && screen_open(&p->screen, p->how, stdout, err) < 0)
         return -1;
     wait_for_step(p, entry->progress);
-    const bool paced = p->speed > 0 || p->keys >= 0;
+    const bool by_keys = p->in->flags.step, paced = p->speed > 0 || by_keys;
     if (screen_show(&p->screen, entry->progress, 0, err) < 0 ||
         (paced && p->screen.dirty && screen_paint(&p->screen, err) < 0))
         return -1;
-    wait_for_key(p);
-    return 0;
+    char key = 0;
+    const int n = by_keys ? screen_key(&p->screen, &key, err) : 0;
+    p->quit = n == 1 && key == 'q';
+    return n < 0 ? -1 : 0;
 }
 
 static int play_all(struct player *p, struct caloris_trace *trace, struct caloris_err *err)
@@ -167,7 +133,6 @@ int verb_replay(struct invocation *in)
         .speed = flags->step        ? 0
                  : flags->speed > 0 ? flags->speed
                                     : terminal && !flags->json,
-        .keys = -1,
     };
     struct caloris_err err = {0};
     struct caloris_trace *trace = NULL;
@@ -178,14 +143,14 @@ int verb_replay(struct invocation *in)
         return cmd_fail(in, &err);
     }
     cmd_catch_signals();
-    if ((flags->step && open_keys(&p, &err) < 0) ||
+    if ((flags->step && screen_keys_open(&err) < 0) ||
         !(trace = caloris_trace_open(file, from_stdin ? "stdin" : path, &err)) ||
         play_all(&p, trace, &err) < 0) {
         screen_close(&p.screen);
         p.rc = cmd_fail(in, &err);
     }
     screen_close(&p.screen);
-    close_keys(&p);
+    screen_keys_close();
     caloris_trace_close(trace);
     if (!from_stdin)
         fclose(file);

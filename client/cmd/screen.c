@@ -3,25 +3,37 @@
 #include "base/time.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
-/* ---- Ctrl-Z ---------------------------------------------------------------------------------- */
+/* ---- the terminal, and Ctrl-Z ---------------------------------------------------------------- */
+
+/* What was made of it: whoever gets it meanwhile gets it as it was. */
+static struct {
+    volatile sig_atomic_t painted; /* without a cursor */
+    volatile sig_atomic_t keys;    /* where keys come from, one at a time, unseen; -1: nowhere */
+    struct termios lines, raw;     /* as it was, and with keys */
+} terminal = {.keys = -1};
 
 static volatile sig_atomic_t resumed; /* somebody else had the terminal */
 
-/* Leaves the terminal with its cursor, then stops as if nobody had caught the signal. */
+/* Leaves the terminal as it was, then stops as if nobody had caught the signal. */
 static void on_stop(int number)
 {
     static const char show_cursor[] = "\x1b[?25h\r\n";
     const int saved = errno;
     sigset_t one, before;
     struct sigaction action = {.sa_handler = SIG_DFL};
-    if (write(STDOUT_FILENO, show_cursor, sizeof(show_cursor) - 1) < 0)
+    if (terminal.painted && write(STDOUT_FILENO, show_cursor, sizeof(show_cursor) - 1) < 0)
         errno = saved; /* nobody sees it */
+    if (terminal.keys >= 0)
+        tcsetattr(terminal.keys, TCSADRAIN, &terminal.lines);
     sigaction(number, &action, NULL);
     sigemptyset(&one);
     sigaddset(&one, number);
@@ -30,26 +42,72 @@ static void on_stop(int number)
     sigprocmask(SIG_SETMASK, &before, NULL);
     action.sa_handler = on_stop;
     sigaction(number, &action, NULL);
+    if (terminal.keys >= 0) /* in the background it stands here until it is brought to the front */
+        tcsetattr(terminal.keys, TCSADRAIN, &terminal.raw);
     resumed = 1;
     errno = saved;
 }
 
-static void catch_stop(void)
+/* Catches Ctrl-Z while there is something to give back; not where it is ignored: a shell without
+ * job control. */
+static void mind_stop(void)
 {
     struct sigaction action;
-    if (sigaction(SIGTSTP, NULL, &action) < 0 || action.sa_handler != SIG_DFL)
-        return; /* ignored: a shell without job control */
-    action = (struct sigaction){.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    const bool ours = terminal.painted || terminal.keys >= 0;
+    if (sigaction(SIGTSTP, NULL, &action) < 0 || action.sa_handler != (ours ? SIG_DFL : on_stop))
+        return;
+    action = (struct sigaction){.sa_handler = ours ? on_stop : SIG_DFL, .sa_flags = SA_RESTART};
     sigaction(SIGTSTP, &action, NULL);
 }
 
-static void forget_stop(void)
+int screen_keys_open(struct caloris_err *err)
 {
-    struct sigaction action;
-    if (sigaction(SIGTSTP, NULL, &action) < 0 || action.sa_handler != on_stop)
+    const int keys = open("/dev/tty", O_RDWR | O_CLOEXEC);
+    if (keys < 0 || !isatty(STDOUT_FILENO) || tcgetattr(keys, &terminal.lines) < 0) {
+        if (keys >= 0)
+            close(keys);
+        return caloris_err_set(err, CALORIS_USAGE, "--step needs a terminal");
+    }
+    terminal.raw = terminal.lines; /* Ctrl-C stays a signal */
+    terminal.raw.c_lflag &= (tcflag_t) ~(ICANON | ECHO);
+    terminal.raw.c_cc[VMIN] = 1;
+    terminal.raw.c_cc[VTIME] = 0;
+    if (tcsetattr(keys, TCSADRAIN, &terminal.raw) < 0) {
+        caloris_err_sys(err, "--step: the terminal");
+        close(keys);
+        return -1;
+    }
+    terminal.keys = keys;
+    mind_stop();
+    return 0;
+}
+
+void screen_keys_close(void)
+{
+    const int keys = terminal.keys;
+    if (keys < 0)
         return;
-    action = (struct sigaction){.sa_handler = SIG_DFL};
-    sigaction(SIGTSTP, &action, NULL);
+    terminal.keys = -1;
+    mind_stop();
+    tcsetattr(keys, TCSADRAIN, &terminal.lines);
+    close(keys);
+}
+
+int screen_key(struct screen *screen, char *key, struct caloris_err *err)
+{
+    /* A signal between the look at it and the poll is seen this much later. */
+    enum { LOOK_EVERY_MS = 200 };
+    struct pollfd keys = {.fd = terminal.keys, .events = POLLIN};
+    while (!cmd_signal()) {
+        const int n = poll(&keys, 1, LOOK_EVERY_MS);
+        if (screen_lost(screen) && screen_paint(screen, err) < 0)
+            return -1;
+        if (n > 0)
+            return read(terminal.keys, key, 1) == 1;
+        if (n < 0 && errno != EINTR)
+            return caloris_err_sys(err, "--step: the terminal");
+    }
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -70,8 +128,8 @@ int screen_open(struct screen *screen, enum follow how, FILE *lines, struct calo
         caloris_view_choose(getenv("NO_COLOR"), getenv("COLORTERM"), getenv("TERM")), err);
     if (!screen->view)
         return -1;
-    if (is_painted(screen))
-        catch_stop();
+    terminal.painted = is_painted(screen);
+    mind_stop();
     return 0;
 }
 
@@ -151,7 +209,8 @@ void screen_close(struct screen *screen)
 {
     size_t columns, rows;
     if (screen->view && is_painted(screen)) {
-        forget_stop();
+        terminal.painted = false;
+        mind_stop();
         if (resumed)
             caloris_view_begin_anew(screen->view);
         terminal_size(&columns, &rows);

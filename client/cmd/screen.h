@@ -32,6 +32,13 @@ bool screen_lost(struct screen *screen);
 /* Waits; a signal ends it early. */
 void screen_hold(uint64_t ms);
 
+/* From now on the terminal's keys come one at a time, unseen, until they are closed; who has it
+ * behind a Ctrl-Z has it as it was. USAGE where there is no terminal. */
+int screen_keys_open(struct caloris_err *err);
+void screen_keys_close(void);
+/* Waits for a key: 1; 0: a signal came, or no more keys; -1. */
+int screen_key(struct screen *screen, char *key, struct caloris_err *err);
+
 /* Removes what was painted; the screen can be closed twice. */
 void screen_close(struct screen *screen);
 
