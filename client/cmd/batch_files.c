@@ -89,7 +89,8 @@ static int open_input(struct batch_files *files, struct caloris_err *err)
     }
     if (!files->input || fstat(fileno(files->input), &st) < 0) {
         caloris_err_sys(err, "%s", path);
-        return caloris_err_set(err, CALORIS_USAGE, "%s", err->text);
+        err->code = CALORIS_USAGE;
+        return -1;
     }
     files->lines = CALORIS_LINES(files->input, path, CALORIS_JOB_MAX_BYTES);
     if (S_ISREG(st.st_mode) && files->input != stdin)
@@ -163,7 +164,8 @@ static int open_output(struct batch_files *files, struct batch_output *output, b
     output->fd = open(output->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (output->fd < 0 || fstat(output->fd, &st) < 0 || fstat(fileno(files->input), &input) < 0) {
         caloris_err_sys(err, "%s", output->path);
-        return caloris_err_set(err, CALORIS_USAGE, "%s", err->text);
+        err->code = CALORIS_USAGE;
+        return -1;
     }
     if (flock(output->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         return caloris_err_set(err, CALORIS_USAGE, "%s: another batch is writing there",

@@ -17,7 +17,8 @@ int recorder_open(struct recorder *recorder, const struct invocation *in, struct
     if (recorder->fd >= 0)
         return 0;
     caloris_err_sys(err, "--trace %s", path);
-    return caloris_err_set(err, CALORIS_USAGE, "%s", err->text);
+    err->code = CALORIS_USAGE;
+    return -1;
 }
 
 static void give_up(struct recorder *recorder, const struct caloris_err *why)
