@@ -67,7 +67,8 @@ void gateway_start_again(struct gateway *gateway, const char *lost)
     char state[128], line[512];
     int fd;
     snprintf(state, sizeof(state), "%s/state", gateway->dir);
-    char certificate[128], authorized[128];
+    char certificate[128], authorized[128], beat[16];
+    snprintf(beat, sizeof(beat), "%ums", gateway->beat_ms ? gateway->beat_ms : DEFAULT_BEAT_MS);
     snprintf(certificate, sizeof(certificate), "%s/server", gateway->dir);
     snprintf(authorized, sizeof(authorized), "%s/authorized", gateway->dir);
     const char *const anywhere = "tcp://127.0.0.1:*";
@@ -76,7 +77,7 @@ void gateway_start_again(struct gateway *gateway, const char *lost)
                                      "--name",
                                      "t",
                                      "--beat",
-                                     "50ms",
+                                     beat,
                                      "--lost",
                                      lost,
                                      "--log-level",

@@ -439,9 +439,10 @@ to_group *group_hello(void *socket, const char *name, uint32_t capacity, const s
     return group_next(socket, ORDER(WELCOME));
 }
 
-to_group *group_try_hello(void *socket, const char *name, uint32_t capacity)
+to_group *group_try_hello(void *socket, const char *name, uint32_t capacity,
+                          const struct lease *held, size_t n_held)
 {
-    say_hello(socket, &(struct group_face){name, "tinycoder", 0, capacity}, NULL, 0);
+    say_hello(socket, &(struct group_face){name, "tinycoder", 0, capacity}, held, n_held);
     to_group *order = receive_order(socket, PATIENCE_MS);
     assert_non_null(order);
     return order;
@@ -462,7 +463,8 @@ void *group_dial_as(const struct gateway *gateway, const struct group_face *face
              caloris_time_ns() < deadline_ns);
     assert_int_equal(welcome->body_case, ORDER(WELCOME));
     assert_int_equal(welcome->welcome->n_adopted, 0);
-    assert_int_equal(welcome->welcome->beat_ms, 50);
+    assert_int_equal(welcome->welcome->beat_ms,
+                     gateway->beat_ms ? gateway->beat_ms : DEFAULT_BEAT_MS);
     order_free(welcome);
     return socket;
 }

@@ -10,7 +10,7 @@
 
 #include "proto/caloris.pb-c.h"
 
-enum { PATIENCE_MS = 20000, SILENCE_MS = 150 };
+enum { PATIENCE_MS = 20000, SILENCE_MS = 150, DEFAULT_BEAT_MS = 50 };
 enum { ASKED_EVERY_MS = 250 }; /* a group is asked for its canvas no more often */
 
 typedef Caloris__Wire__GatewayToClient from_gateway;
@@ -30,12 +30,12 @@ typedef Caloris__Wire__GroupToGateway word;
 struct gateway {
     char dir[64]; /* HOME is here, too */
     char clients[128], groups[128];
-    bool keyed; /* they are tcp:// */
+    bool keyed;       /* they are tcp:// */
+    unsigned beat_ms; /* 0: DEFAULT_BEAT_MS */
     pid_t pid;
 };
 
-/* A directory, and a gateway in it that beats every 50 ms and gives silent groups up after
- * lost_ms. */
+/* A directory, and a gateway in it that gives silent groups up after this time. */
 void gateway_start(struct gateway *gateway, const char *lost);
 /* The same at TCP, with a key for each of these users (the last NULL), who may submit, read what is
  * theirs, and serve. */
@@ -113,7 +113,8 @@ to_group *group_hello(void *socket, const char *name, uint32_t capacity, const s
 to_group *group_order(void *socket);
 to_group *group_next(void *socket, int expected);
 /* Whatever the answer to this hello is. */
-to_group *group_try_hello(void *socket, const char *name, uint32_t capacity);
+to_group *group_try_hello(void *socket, const char *name, uint32_t capacity,
+                          const struct lease *held, size_t n_held);
 /* NULL when nothing but beats came for SILENCE_MS. */
 to_group *group_order_or_none(void *socket);
 /* No order but beats for SILENCE_MS. */

@@ -365,7 +365,7 @@ static void await_group(void *socket, const char *name, unsigned sent)
 {
     const struct lease never = {1ull << 40 | sent, 1, 1};
     drain(socket);
-    order_free(group_try_hello(socket, name, 1)); /* welcome, or what came before */
+    order_free(group_try_hello(socket, name, 1, NULL, 0)); /* welcome, or what came before */
     group_result(socket, &never, "{}");
     for (bool answered = false; !answered;) {
         to_group *order = group_order(socket);
