@@ -40,14 +40,26 @@ ranks()
 field() { caloris show --json "$1" | grep -o "\"$2\":[0-9]*" | sed 's/.*://'; }
 # shellcheck disable=SC2317 # called by await
 on_its_way() { [ "$(field "$job" block)" -ge 1 ] 2>/dev/null || caloris results -q "$job" >"$WORK/early" 2>&1; }
-# start FROM: submits prompts until one was caught in the middle, a block done; $job and $number say which.
+# signal NAME…: to all ranks of the group, in this order.
+signal()
+{
+    local name
+    for name; do
+        # shellcheck disable=SC2046 # process ids are words
+        kill "-$name" $(ranks "$group") || fail "kill -$name"
+    done
+}
+# start FROM: submits prompts until one was caught in the middle, a block done; $job and $number say which. The group
+# stands still then, so that the job is not over before something is done to it.
 start()
 {
     for number in $(seq "$1" $(($1 + 4))); do
         # shellcheck disable=SC2086 # PARAMS are words
         job=$(caloris submit $PARAMS "$(prompt "$number")") || fail "submit"
         await 60 on_its_way || fail "job $job: no block is done"
-        [ "$(field "$job" block)" -ge 1 ] 2>/dev/null && return
+        signal STOP
+        caloris show --json "$job" | grep -q '"state":"running"' && return
+        signal CONT
     done
     fail "no job was caught in the middle"
 }
@@ -76,13 +88,14 @@ await 20 caloris list -q >/dev/null 2>&1 || fail "the gateway does not start"
 group first 2
 start 0
 kill -KILL "$(ranks "$group" | head -n 1)" || fail "kill"
+signal CONT
 wait "$group"
 group second 3
 finish 3 "kill -9"
 
-# Told to drain in the middle: SIGUSR1 to rank 0, which hands everything back.
+# Told to drain in the middle: SIGUSR1 to the ranks, of which rank 0 hands everything back.
 start 10
-kill -USR1 "$(ranks "$group" | head -n 1)"
+signal USR1 CONT
 wait "$group"
 group third 1
 [ "$(field "$job" crashes)" = 0 ] || fail "a drained job counts a crash"

@@ -102,7 +102,7 @@ hosts_up()
         bash -c '. "$1"; _hosts_cluster "$2" "$3"' cluster "$HOSTS_LIBRARY" "$_hosts_dir" "$n" \
         2>"$_hosts_dir/log" &
     _hosts_parent=$!
-    for ((tries = 0; tries < 500; tries++)); do
+    for ((tries = 0; tries < 3000; tries++)); do
         if [ -e "$_hosts_dir/ready" ]; then
             read -r _hosts_cluster_pid <"/proc/$_hosts_parent/task/$_hosts_parent/children"
             return

@@ -79,17 +79,31 @@ waiter=$!
 killed() { kill -KILL "$1" && echo "killed $2 $1"; }
 # One group is there (a lost one is forgotten), and it computes.
 running() { caloris cluster --json -q | grep -qE '^\{"groups":\[\{[^}]*"running":[1-9][^}]*\}\],'; }
-for i in $(seq 100); do running && break; sleep 0.05; done
+# On a fast machine all may have been done meanwhile: then whoever is idle is killed.
+at_work() { running || ! kill -0 "$waiter" 2>/dev/null; }
+# Waits for as long as the slowest machine needs.
+soon()
+{
+    local end=$((SECONDS + 40))
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.05
+    done
+}
+soon at_work
 killed "$(child "$PPID" caloris-gateway)" gateway
 sleep 0.5
 world=$(launcher "$PPID")
-for i in $(seq 100); do running && break; sleep 0.05; done
+soon at_work
 killed "$(child "$world" caloris-engine | head -n 1)" rank
-for i in $(seq 200); do
+another()
+{
+    local next
     next=$(launcher "$PPID")
-    [ -n "$next" ] && [ "$next" != "$world" ] && running && break
-    sleep 0.05
-done
+    [ -n "$next" ] && [ "$next" != "$world" ]
+}
+soon another
+soon at_work
 killed "$(launcher "$PPID")" mpirun
 wait "$waiter" || { echo "wait: exit code $?"; caloris list -a; exit 1; }
 for i in 0 1 2 3 4 5 6 7; do
