@@ -123,8 +123,12 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
 }
 
 /* A user who has as many jobs here as may be is told to come back; nothing is lost by that. */
-static int check_limits(struct caloris_broker *b, const struct user *user, struct caloris_err *err)
+static int check_limits(struct caloris_broker *b, const struct user *user, bool watched,
+                        struct caloris_err *err)
 {
+    /* Whoever was told that it is accepted waits for what happens to it. */
+    if (watched && watch_room(b, b->n_promises, err) < 0)
+        return -1;
     const uint64_t most = user->limits.max_queued;
     if (most > 0 && user->queued + user->arriving >= most)
         return caloris_err_set(err, CALORIS_AGAIN,
@@ -189,7 +193,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         goto out;
     promise.again = known == 1;
     if (!promise.again) {
-        promise.lane = check_limits(b, user, err) < 0
+        promise.lane = check_limits(b, user, promise.watch, err) < 0
                            ? NULL
                            : lane_need(b, user, job->model ? job->model : "", job->params.priority,
                                        false, err);

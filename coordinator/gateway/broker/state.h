@@ -221,6 +221,8 @@ struct watch_seen {
     struct lease_id lease;
     uint64_t seq; /* 0: nothing */
 };
+/* AGAIN: no room for one more watch, beside those that may come of promises. */
+int watch_room(const struct caloris_broker *b, size_t arriving, struct caloris_err *err);
 int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, bool canvas,
               const struct watch_seen *seen, struct caloris_err *err);
 void watch_remove(struct caloris_broker *b, struct client *client, uint64_t job);

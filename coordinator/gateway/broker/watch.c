@@ -67,14 +67,21 @@ static bool is_up_to_date(const struct live *live, const struct watch_seen *seen
            seen->lease.epoch == live->lease.epoch && seen->lease.counter == live->lease.counter;
 }
 
+int watch_room(const struct caloris_broker *b, size_t arriving, struct caloris_err *err)
+{
+    if (b->n_watches + arriving < BROKER_MAX_WATCHES)
+        return 0;
+    return caloris_err_set(err, CALORIS_AGAIN, "%d jobs are watched; that is the limit",
+                           BROKER_MAX_WATCHES);
+}
+
 int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, bool canvas,
               const struct watch_seen *seen, struct caloris_err *err)
 {
     struct watch *watch = watch_find(client, job);
     if (!watch) {
-        if (b->n_watches >= BROKER_MAX_WATCHES)
-            return caloris_err_set(err, CALORIS_AGAIN, "%d jobs are watched; that is the limit",
-                                   BROKER_MAX_WATCHES);
+        if (watch_room(b, 0, err) < 0)
+            return -1;
         struct live *live = live_need(b, job, err);
         if (!live)
             return -1;
