@@ -122,11 +122,13 @@ start_slurm
 
 set=tinycoder:1
 golden_jobs make "$set" >"$WORK/jobs.jsonl" || fail "no jobs of $set"
+# More of them for these jobs of Slurm's, so that a fast machine is not through before it is stopped.
+{ cat "$WORK/jobs.jsonl" && golden_jobs make tinycoder:2; } >"$WORK/many.jsonl" || fail "no jobs"
 out=$WORK/out.jsonl
 
 # srun's code is the largest of its tasks': the one that was killed has 137, those that were ended
 # because of it may have 143.
-job=$(submit offline.sbatch "$MODEL" "$WORK/jobs.jsonl" "$out")
+job=$(submit offline.sbatch "$MODEL" "$WORK/many.jsonl" "$out")
 await 30 has_lines "$out" 2 || fail "no results of job $job"
 kill -KILL "$(rank 2)" || fail "no rank 2 of job $job"
 ends "$job" 20 "FAILED:(137|143):0"
@@ -135,16 +137,19 @@ done_before=$(wc -l <"$out")
 echo "a rank killed: the job failed with $done_before results"
 
 # What --signal sends before the time is over goes to all ranks at once.
-job=$(submit offline.sbatch "$MODEL" "$WORK/jobs.jsonl" "$out")
+job=$(submit offline.sbatch "$MODEL" "$WORK/many.jsonl" "$out")
 await 30 has_lines "$out" $((done_before + 1)) || fail "no results of job $job"
 on_n1 scancel --signal=USR1 "$job"
 ends "$job" 20 FAILED:75:0
 grep -q "resume goes on" "$WORK/job-$job.log" || fail "job $job: not a word how to go on"
 echo "SIGUSR1: the job handed back with $(wc -l <"$out") results"
 
-job=$(submit offline.sbatch "$MODEL" "$WORK/jobs.jsonl" "$out")
+job=$(submit offline.sbatch "$MODEL" "$WORK/many.jsonl" "$out")
 ends "$job" 60 COMPLETED:0:0
-golden_jobs check "$set" "$out" >"$WORK/check.log" || fail "not the recorded runs"
+for one in "$set" tinycoder:2; do
+    golden_jobs check "$one" <(grep -e "\"id\":\"p...-${one#*:}\"" "$out") >"$WORK/check.log" ||
+        fail "not the recorded runs"
+done
 grep -q '"ranks":3' "$out" || fail "not made by three ranks"
 echo "submitted again: $(tail -n 1 "$WORK/check.log")"
 
