@@ -19,8 +19,9 @@
  * the same steps: only their order differs.
  *
  * Tokens are revealed by quota, so that the counts do not depend on what weights say. own_share:
- * packing and deciding; rest_share: what rank 0 spends in a step on neither weights nor sums, the
- * broadcast of the plan and the merging of summaries among it; both of the seconds of steps.
+ * packing and deciding; plan_share: checking the plan, broadcasting it, merging summaries, all that
+ * the model's stopwatch does not see; rest_share: applying the plan and gathering summaries, with
+ * the wait for slower ranks. All are rank 0's, of the seconds of steps.
  */
 #include "base/err.h"
 #include "base/time.h"
@@ -210,18 +211,25 @@ static void print_end(const struct caloris_engine_facts *facts)
 
 static const char *const cache_names[] = {"none", "prefix", "dual", "active"};
 
-/* Of the seconds that steps took: rank 0's in no phase of the model. */
-static int rest_share(struct caloris_engine *engine, double *share, struct caloris_err *err)
+struct shares {
+    double own, plan, rest;
+};
+
+/* The engine's profile began with the run. */
+static int take_shares(struct caloris_engine *engine, const struct caloris_schedule_figures *f,
+                       struct shares *shares, struct caloris_err *err)
 {
     const int ranks = caloris_engine_facts(engine)->ranks;
     struct caloris_rank_profile *profile = calloc((size_t)ranks, sizeof(*profile));
-    double all = 0;
+    double seen = 0;
     if (!profile)
         return caloris_err_sys(err, "profile of %d ranks", ranks);
     int rc = caloris_engine_profile(engine, profile, err);
     for (int i = 0; i < CALORIS_PHASES; i++)
-        all += profile[0].phase[i].seconds;
-    *share = all > 0 ? profile[0].phase[CALORIS_PHASE_REST].seconds / all : 0;
+        seen += profile[0].phase[i].seconds;
+    shares->own = f->own_s / f->step_s;
+    shares->plan = (f->step_s - seen) / f->step_s;
+    shares->rest = profile[0].phase[CALORIS_PHASE_REST].seconds / f->step_s;
     free(profile);
     return rc;
 }
@@ -250,22 +258,22 @@ static int bench_cached(struct caloris_engine *engine, const struct shape *shape
 {
     static struct run run;
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
-    double rest = 0;
+    struct shares shares;
     run = (struct run){.engine = engine, .shape = shape, .n = 1, .follow = true};
     if (caloris_engine_profile(engine, NULL, err) < 0 || run_all(&run, err) < 0 ||
-        rest_share(engine, &rest, err) < 0)
+        take_shares(engine, &run.figures, &shares, err) < 0)
         return -1;
     const double t_full = bench_median(run.full, run.n_full);
     const double t_block = bench_median(run.block, run.n_block);
     const double predicted = (double)run.n_full * t_full + (double)run.n_block * t_block;
-    printf(
-        "%u,%u,%s,%u,%zu,%zu,%d,%d,%s,%.3f,%.2f,%.4f,%.4f,%.4f,%.2f,%.2f,%.3f,%.5f,%.5f,%.2f,%.2f,",
-        shape->prompt, shape->gen, cache_names[shape->cache], shape->gen / shape->steps, run.n_full,
-        run.n_block, facts->ranks, facts->threads, facts->format, run.seconds,
-        (double)shape->gen / run.seconds, t_plain, t_full, t_block,
-        (double)shape->gen * t_plain / run.seconds, (double)shape->gen * t_plain / predicted,
-        predicted / run.seconds, run.figures.own_s / run.figures.step_s, rest,
-        other_s / run.seconds, other_too_s / run.seconds);
+    printf("%u,%u,%s,%u,%zu,%zu,%d,%d,%s,%.3f,%.2f,%.4f,%.4f,%.4f,%.2f,%.2f,%.3f,%.5f,%.5f,%.5f,%."
+           "2f,%.2f,",
+           shape->prompt, shape->gen, cache_names[shape->cache], shape->gen / shape->steps,
+           run.n_full, run.n_block, facts->ranks, facts->threads, facts->format, run.seconds,
+           (double)shape->gen / run.seconds, t_plain, t_full, t_block,
+           (double)shape->gen * t_plain / run.seconds, (double)shape->gen * t_plain / predicted,
+           predicted / run.seconds, shares.own, shares.plan, shares.rest, other_s / run.seconds,
+           other_too_s / run.seconds);
     print_end(facts);
     return 0;
 }
@@ -274,7 +282,8 @@ static void print_cached_head(void)
 {
     puts("prompt,generated,cache,reveals,full_steps,block_steps,ranks,threads,weights,seconds,"
          "tokens_per_s,plain_step_s,full_step_s,block_step_s,times_plain,predicted_times_plain,"
-         "of_predicted,own_share,rest_share,times_llama_cpp_94s,times_diffuse_rs_175s,kernels,blas,"
+         "of_predicted,own_share,plan_share,rest_share,times_llama_cpp_94s,times_diffuse_rs_175s,"
+         "kernels,blas,"
          "machine,commit");
 }
 
@@ -319,30 +328,32 @@ static int body_full(struct caloris_engine *engine, const struct bench *b, struc
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
     struct shape shapes[REQUESTS];
     struct caloris_row_budget budget;
-    double at_budget = 0, rest = 0;
+    struct shares shares;
+    double at_budget = 0;
     if (caloris_row_budget_measure(engine, &budget, err) < 0)
         return -1;
     for (size_t i = 0; i < budget.n; i++)
         at_budget = budget.rates[i].rows == budget.rows ? budget.rates[i].seconds : at_budget;
     puts("requests,cache,reveals,ranks,threads,weights,budget,budget_step_s,seconds,tokens_per_s,"
-         "of_budget_rate,mean_fill_while_crowded,crowded_steps,steps,rows,own_share,rest_share,"
+         "of_budget_rate,mean_fill_while_crowded,crowded_steps,steps,rows,own_share,plan_share,"
+         "rest_share,"
          "kernels,blas,machine,commit");
     for (size_t c = 0; c < b->n_cache; c++) {
         for (size_t i = 0; i < REQUESTS; i++)
             shapes[i] = (struct shape){128, 128, 128 / b->reveal[0], b->cache[c]};
         run = (struct run){.engine = engine, .shape = shapes, .n = REQUESTS, .aim = budget.rows};
         if (caloris_engine_profile(engine, NULL, err) < 0 || run_all(&run, err) < 0 ||
-            rest_share(engine, &rest, err) < 0)
+            take_shares(engine, &run.figures, &shares, err) < 0)
             return -1;
         const struct caloris_schedule_figures *f = &run.figures;
         const double at_rate = (double)f->rows * at_budget / (double)budget.rows;
-        printf("%d,%s,%u,%d,%d,%s,%zu,%.4f,%.3f,%.2f,%.3f,%.3f,%llu,%llu,%llu,%.5f,%.5f,", REQUESTS,
-               cache_names[b->cache[c]], b->reveal[0], facts->ranks, facts->threads, facts->format,
-               budget.rows, at_budget, run.seconds, (double)run.tokens / run.seconds,
+        printf("%d,%s,%u,%d,%d,%s,%zu,%.4f,%.3f,%.2f,%.3f,%.3f,%llu,%llu,%llu,%.5f,%.5f,%.5f,",
+               REQUESTS, cache_names[b->cache[c]], b->reveal[0], facts->ranks, facts->threads,
+               facts->format, budget.rows, at_budget, run.seconds, (double)run.tokens / run.seconds,
                at_rate / run.seconds,
                f->crowded_steps > 0 ? f->crowded_fill / (double)f->crowded_steps : 0,
                (unsigned long long)f->crowded_steps, (unsigned long long)f->steps,
-               (unsigned long long)f->rows, f->own_s / f->step_s, rest);
+               (unsigned long long)f->rows, shares.own, shares.plan, shares.rest);
         print_end(facts);
     }
     return 0;
@@ -355,7 +366,7 @@ static int body_packed(struct caloris_engine *engine, const struct bench *b,
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
     struct shape shapes[MAX_REQUESTS];
     struct caloris_row_budget budget;
-    double rest = 0;
+    struct shares shares;
     if (caloris_row_budget_measure(engine, &budget, err) < 0)
         return -1;
     if (b->budget > 0)
@@ -365,7 +376,8 @@ static int body_packed(struct caloris_engine *engine, const struct bench *b,
         shapes[i] = (struct shape){8 + i * 29 % 57, gen, gen / b->reveal[0], b->cache[0]};
     }
     puts("way,requests,cache,reveals,ranks,threads,weights,budget,seconds,tokens_per_s,times_held,"
-         "wait_p50_s,wait_p99_s,done_p50_s,done_p99_s,steps,rows_per_step,own_share,rest_share,"
+         "wait_p50_s,wait_p99_s,done_p50_s,done_p99_s,steps,rows_per_step,own_share,plan_share,"
+         "rest_share,"
          "kernels,blas,machine,"
          "commit");
     for (int held = 1; held >= 0; held--) {
@@ -376,19 +388,19 @@ static int body_packed(struct caloris_engine *engine, const struct bench *b,
                             .aim = budget.rows,
                             .held = held ? (budget.rows + BLOCK - 1) / BLOCK : 0};
         if (caloris_engine_profile(engine, NULL, err) < 0 || run_all(run, err) < 0 ||
-            rest_share(engine, &rest, err) < 0)
+            take_shares(engine, &run->figures, &shares, err) < 0)
             return -1;
         const double wait = bench_median(run->wait, MAX_REQUESTS); /* sorts */
         const double done = bench_median(run->done, MAX_REQUESTS);
         const struct caloris_schedule_figures *f = &run->figures;
         printf("%s,%d,%s,%u,%d,%d,%s,%zu,%.3f,%.1f,%.3f,%.3f,%.3f,%.3f,%.3f,%llu,%.1f,"
-               "%.5f,%.5f,",
+               "%.5f,%.5f,%.5f,",
                held ? "held" : "packed", MAX_REQUESTS, cache_names[b->cache[0]], b->reveal[0],
                facts->ranks, facts->threads, facts->format, budget.rows, run->seconds,
                (double)run->tokens / run->seconds, runs[1].seconds / run->seconds, wait,
                run->wait[MAX_REQUESTS * 99 / 100], done, run->done[MAX_REQUESTS * 99 / 100],
-               (unsigned long long)f->steps, (double)f->rows / (double)f->steps,
-               f->own_s / f->step_s, rest);
+               (unsigned long long)f->steps, (double)f->rows / (double)f->steps, shares.own,
+               shares.plan, shares.rest);
         print_end(facts);
     }
     return 0;
