@@ -1,5 +1,7 @@
 #include "tests/bench/bench.h"
 
+#include "tests/bench/commit.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
