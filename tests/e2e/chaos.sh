@@ -193,15 +193,18 @@ done
 [ "$(queue)" = "0 0 $jobs" ] || fail "in the queue (queued, running, finished): $(queue), not 0 0 $jobs"
 hosts_run n1 caloris admin check --state "$STATE" >"$WORK/admin.log" 2>&1 || fail "the queue is damaged"
 
-# Nothing is left: no process, no shared memory, no file.
+# Nothing of ours is left: no process, no shared memory, no file.
 : >"$WORK/stop"
 programs | grep -E '^[0-9]+ ([^ ]*/)?caloris-(engine|gateway)' | cut -d' ' -f1 | xargs -r kill -TERM
 for pid in "${kept[@]}"; do
     await 30 ended "$pid" || fail "still runs: $(programs)"
 done
 left=$(programs) && fail "left behind: $left"
+# Open MPI's own files stay when ranks are killed (docs/RELIABILITY.md): counted.
+mpi_files=0
 for host in n1 n2 n3; do
-    left=$(hosts_run $host ls /dev/shm | grep caloris) && fail "left in shared memory of $host: $left"
+    left=$(hosts_run $host ls -A /dev/shm | grep -vE '^(vader|sm)_segment\.') && fail "left in shared memory of $host: $left"
+    mpi_files=$((mpi_files + $(hosts_run $host ls -A /dev/shm | wc -l)))
 done
 left=$(hosts_run n1 ls -A "$STATE" | grep -vxE 'queue\.db|lock|(server|token)\.key(\.pub)?') && fail "left in the state directory: $left"
 
@@ -211,6 +214,7 @@ for what in gateway rank group client cable disk; do
     printf ' %s %s' "$what" "${COUNT[$what]}"
 done
 printf '\nstarted again: %s\n' "$(sort "$WORK/ended" | uniq -c | awk '{printf "%s%s %s", (NR > 1 ? ", " : ""), $2, $1}')"
+echo "left in shared memory by Open MPI: $mpi_files files"
 printf 'jobs that went back to the queue: %s\n' \
     "$(sed -n 's/.*; \([0-9]*\) jobs go back to the queue.*/\1/p' "$WORK/gateway.log" | awk '{n += $1} END {print n + 0}')"
 awk '{at[NR] = $1} END {if (NR) printf "seconds to recover: median %.1f, worst %.1f\n", at[int((NR + 1) / 2)], at[NR]}' \
