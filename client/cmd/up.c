@@ -3,10 +3,10 @@
 #include "client/cmd/cmd.h"
 
 #include "base/file.h"
+#include "base/scratch.h"
 #include "base/time.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <sched.h>
@@ -87,7 +87,7 @@ enum { GATEWAY, GROUP, COMMAND, CHILDREN, MAX_WORDS = 32 };
 
 struct up {
     const struct invocation *in;
-    char dir[PATH_MAX]; /* private; removed at the end */
+    struct caloris_scratch dir; /* sockets, logs, mpirun's files */
     char engine[PATH_MAX], gateway[PATH_MAX], model[PATH_MAX], state[PATH_MAX];
     char clients[CALORIS_ENDPOINT_MAX], groups[CALORIS_ENDPOINT_MAX];
     char logs[2][PATH_MAX], ranks[16], threads[16];
@@ -115,31 +115,21 @@ static int make_dir(struct up *up, struct caloris_err *err)
     struct stat st;
     bool usable = runtime && *runtime == '/' && strlen(runtime) < ROOM && stat(runtime, &st) == 0 &&
                   st.st_uid == geteuid() && access(runtime, W_OK) == 0;
-    char pattern[PATH_MAX];
-    snprintf(pattern, sizeof(pattern), "%s/caloris-XXXXXX", usable ? runtime : "/tmp");
-    if (!mkdtemp(pattern))
-        return caloris_err_sys(err, "%s", pattern);
-    snprintf(up->dir, sizeof(up->dir), "%s", pattern);
-    snprintf(up->clients, sizeof(up->clients), "ipc://%.200s/clients.sock", up->dir);
-    snprintf(up->groups, sizeof(up->groups), "ipc://%.200s/groups.sock", up->dir);
-    if (caloris_file_join(up->logs[GATEWAY], PATH_MAX, up->dir, "gateway.log", err) < 0 ||
-        caloris_file_join(up->logs[GROUP], PATH_MAX, up->dir, "group.log", err) < 0)
+    const char *dir = up->dir.path;
+    if (caloris_scratch_make(&up->dir, usable ? runtime : "/tmp", "caloris-up", err) < 0)
+        return -1;
+    snprintf(up->clients, sizeof(up->clients), "ipc://%.200s/clients.sock", dir);
+    snprintf(up->groups, sizeof(up->groups), "ipc://%.200s/groups.sock", dir);
+    if (caloris_file_join(up->logs[GATEWAY], PATH_MAX, dir, "gateway.log", err) < 0 ||
+        caloris_file_join(up->logs[GROUP], PATH_MAX, dir, "group.log", err) < 0)
         return -1;
     if (!up->in->flags.state)
-        return caloris_file_join(up->state, sizeof(up->state), up->dir, "state", err);
+        return caloris_file_join(up->state, sizeof(up->state), dir, "state", err);
     if (caloris_file_make_dirs(up->in->flags.state, 0700, err) < 0)
         return -1;
     return realpath(up->in->flags.state, up->state)
                ? 0
                : caloris_err_sys(err, "%s", up->in->flags.state);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st;
-    (void)kind;
-    (void)at;
-    return remove(path);
 }
 
 /* ---- what is started ------------------------------------------------------------------------- */
@@ -186,6 +176,8 @@ static void prepare_environment(const struct up *up)
     }
     if (up->in->flags.ranks > threads_per_rank(1))
         setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+    setenv("OMPI_MCA_orte_tmpdir_base", up->dir.path, 0); /* mpirun's files: Open MPI 4, */
+    setenv("PRTE_MCA_prte_tmpdir_base", up->dir.path, 0); /* Open MPI 5 */
     unsetenv("OPENBLAS_CORETYPE"); /* inherited ones can hide half of the machine */
     unsetenv("OPENBLAS_L2_SIZE");
     setenv("CALORIS_ENDPOINT", up->clients, 1);
@@ -394,8 +386,7 @@ static void clean_up(struct up *up)
     stop(up, &up->child[GATEWAY], SIGTERM, TERM_MS);
     children_kill_others(up->children, CHILDREN, NULL);
     children_reap(up->children, CHILDREN);
-    if (up->dir[0])
-        nftw(up->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    caloris_scratch_remove(&up->dir);
 }
 
 static void block_signals(void)

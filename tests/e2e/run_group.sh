@@ -53,6 +53,33 @@ code=$?
 [ $code = 75 ] || fail "told to leave: exit $code, not 75"
 grep -q "handing .* jobs back" group.log || fail "it did not hand back"
 
+# Of Open MPI nothing is left on the host that was there.
+# shellcheck disable=SC2016 # the host's own
+files() { hosts_run n1 sh -c 'ls -d "$TMPDIR"/* /dev/shm/*' 2>files.log; }
+left=$(files) && fail "left behind on n1: $left"
+
+# All of it killed: files stay, until it is started again and ends in order.
+again()
+{
+    hosts_run n1 caloris-run-group --ranks 2 --launcher "mpirun --wdir $WORK" "$BIN/caloris-engine" --name "$1" \
+        --threads 1 --model "$MODEL" --gateway "ipc://$WORK/state/groups.sock" >"$1.log" 2>&1 </dev/null &
+    keeper=$!
+    await 30 grep -q "knows us" "$1.log" || fail "no group $1"
+}
+again killed
+leftovers | sed -n 's/^\([0-9]*\) .*caloris-engine --[n]ame killed .*/\1/p' | xargs kill -KILL
+wait $keeper
+killed_gone() { ! leftovers | grep -q "caloris-engine --[n]ame killed "; }
+await 10 killed_gone || fail "still runs: $(leftovers)"
+left=$(files) || fail "nothing was left that could be cleared"
+again next
+left=$(files | grep -c "caloris-group\.")
+[ "$left" = 1 ] || fail "not one directory of run-group: $(files)"
+leftovers | sed -n 's/^\([0-9]*\) .*bash [^ ]*caloris-run-group .*--[n]ame next .*/\1/p' | xargs kill -TERM
+wait $keeper
+left=$(files) && fail "left behind on n1: $left"
+echo "killed and started again: nothing is left"
+
 # What is wrong for good is not tried again.
 mkdir broken
 echo '{' >broken/config.json

@@ -117,6 +117,18 @@ grep -q "the gateway ended (signal 9)" "$WORK/up.log" || fail "up does not tell 
 [ "$(grep -c "the group ended" "$WORK/up.log")" = 2 ] || fail "up does not tell that the group was killed twice"
 gone
 
+# up itself killed: its servers end with it, and the next one clears what it left.
+caloris up --ranks 2 --cluster mine >"$WORK/serve.log" 2>&1 &
+server=$!
+await 30 grep -q "ready after" "$WORK/serve.log" || fail "up without a command does not serve"
+kill -KILL $server
+all_gone() { (gone) 2>/dev/null; }
+await 10 all_gone || gone
+dir=$(sed -n 's/.*ready after .* at ipc:\/\/\(.*\)\/clients.sock/\1/p' "$WORK/serve.log")
+[ -d "$dir" ] || fail "no directory \"$dir\" that the next one could clear"
+limited 60 caloris up -q -- true || fail "up: exit code $?"
+[ ! -e "$dir" ] || fail "$dir is still there"
+
 # Without a command it serves under a name until it is told to end.
 caloris up --cluster mine >"$WORK/serve.log" 2>&1 &
 server=$!

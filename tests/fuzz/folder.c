@@ -1,40 +1,32 @@
 /* Files for parsers that open what they read. */
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/err.h"
+#include "base/scratch.h"
 #include "tests/fuzz/fuzz.h"
 
-static char folder[] = "/dev/shm/caloris-fuzz-XXXXXX";
-
-static int drop(const char *path, const struct stat *facts, int kind, struct FTW *place)
-{
-    (void)facts;
-    (void)kind;
-    (void)place;
-    return remove(path);
-}
+static struct caloris_scratch folder;
 
 static void drop_folder(void)
 {
-    nftw(folder, drop, 8, FTW_DEPTH | FTW_PHYS);
+    caloris_scratch_remove(&folder);
 }
 
 const char *fuzz_folder(void)
 {
-    static int made;
+    struct caloris_err err;
 
-    if (!made) {
-        if (!mkdtemp(folder)) {
-            perror(folder);
+    if (!folder.path[0]) {
+        if (caloris_scratch_make(&folder, "/dev/shm", "caloris-fuzz", &err) < 0) {
+            fprintf(stderr, "%s\n", err.text);
             exit(1);
         }
         atexit(drop_folder);
-        made = 1;
     }
-    return folder;
+    return folder.path;
 }
 
 static const char *path_of(const char *name)

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "base/scratch.h"
 #include "base/size.h"
 #include "base/time.h"
 
@@ -10,6 +11,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <inttypes.h>
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -503,6 +506,60 @@ static void test_fresh_seeds(void **state)
     assert_true(a != b);
 }
 
+static bool is_there(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+/* A directory whose owner was killed goes when the next one is made; one with an owner, or of
+ * another prefix, stays. */
+static void test_scratch(void **state)
+{
+    (void)state;
+    struct caloris_scratch mine = {0}, next = {0}, other = {0}, none = {0};
+    struct caloris_err err;
+    char file[2 * PATH_BYTES];
+    int ends[2], status;
+    assert_int_equal(caloris_scratch_make(&mine, folder, "scratch", &err), 0);
+    assert_int_equal(caloris_scratch_make(&other, folder, "scratch-other", &err), 0);
+    close(other.lock); /* as if its owner were gone */
+    assert_int_equal(pipe(ends), 0);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(mine.lock);
+        if (caloris_scratch_make(&next, folder, "scratch", NULL) < 0 ||
+            snprintf(file, sizeof(file), "%s/in", next.path) < 0 || mkdir(file, 0700) < 0 ||
+            snprintf(file, sizeof(file), "%s/in/file", next.path) < 0 ||
+            close(creat(file, 0600)) < 0)
+            _exit(1);
+        raise(write(ends[1], next.path, sizeof(next.path)) > 0 ? SIGKILL : SIGABRT);
+    }
+    char lost[CALORIS_SCRATCH_PATH] = "";
+    close(ends[1]);
+    assert_int_equal(read(ends[0], lost, sizeof(lost)), sizeof(lost));
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_true(is_there(lost));
+
+    assert_int_equal(caloris_scratch_make(&next, folder, "scratch", &err), 0);
+    assert_false(is_there(lost));
+    assert_true(is_there(mine.path) && is_there(next.path) && is_there(other.path));
+    snprintf(file, sizeof(file), "%s", mine.path);
+    caloris_scratch_remove(&mine);
+    assert_false(is_there(file) || mine.path[0]);
+    caloris_scratch_remove(&mine);
+    caloris_scratch_remove(&next);
+    assert_int_equal(caloris_scratch_make(&next, folder, "scratch-other", &err), 0);
+    assert_false(is_there(other.path));
+    caloris_scratch_remove(&next);
+
+    assert_int_equal(caloris_scratch_make(&none, "/no/such", "scratch", &err), -1);
+    assert_non_null(strstr(err.text, "/no/such/scratch."));
+    assert_true(!none.path[0]);
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -530,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_paths),         cmocka_unit_test(test_time_text),
         cmocka_unit_test(test_philox),        cmocka_unit_test(test_noise_depends_on_its_whole_key),
         cmocka_unit_test(test_noise_moments), cmocka_unit_test(test_fresh_seeds),
+        cmocka_unit_test(test_scratch),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

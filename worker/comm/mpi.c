@@ -2,6 +2,7 @@
 #include "worker/comm/comm_impl.h"
 
 #include "base/err.h"
+#include "base/scratch.h"
 #include "base/size.h"
 #include "base/time.h"
 #include "worker/comm/shared.h"
@@ -22,9 +23,10 @@ enum {
 struct world {
     struct caloris_comm comm;
     MPI_Comm mpi;
-    struct shared *shared; /* NULL: not all ranks are on this host */
-    MPI_Request *requests; /* [2 (size - 1)] */
-    const float **sources; /* [size] */
+    struct shared *shared;         /* NULL: not all ranks are on this host */
+    struct caloris_scratch memory; /* the directory of the memory that MPI shares */
+    MPI_Request *requests;         /* [2 (size - 1)] */
+    const float **sources;         /* [size] */
 };
 
 static struct world *world_of(struct caloris_comm *comm)
@@ -149,6 +151,7 @@ static int agree(struct caloris_comm *comm, const struct caloris_err *mine, stru
 
 static void abort_world(struct caloris_comm *comm, int exit_code)
 {
+    caloris_scratch_remove(&world_of(comm)->memory);
     MPI_Abort(world_of(comm)->mpi, exit_code);
 }
 
@@ -277,6 +280,7 @@ static void free_world(struct world *world)
     shared_close(world->shared);
     free(world->requests);
     free(world->sources);
+    caloris_scratch_remove(&world->memory);
     free(world);
 }
 
@@ -331,6 +335,23 @@ static int check_launcher(struct caloris_err *err)
                            "srun started %s tasks that MPI does not know of: use srun --mpi=pmix "
                            "(srun --mpi=list shows what there is), or mpirun inside the allocation",
                            tasks);
+}
+
+/* Open MPI maps a file for every rank on a host, and leaves it there when ranks are killed: here in
+ * a directory that goes with the rank. Where that cannot be, MPI finds a place by itself. */
+static void place_memory(struct caloris_scratch *memory)
+{
+    /* Open MPI 4, Open MPI 5 */
+    static const char *const places[] = {"OMPI_MCA_btl_vader_backing_directory",
+                                         "OMPI_MCA_btl_sm_backing_directory"};
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        if (getenv(places[i])) /* somebody knows better */
+            return;
+    }
+    if (caloris_scratch_make(memory, "/dev/shm", "caloris-mpi", NULL) < 0)
+        return;
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+        setenv(places[i], memory->path, 1);
 }
 
 static void describe_library(char text[COMM_TRANSPORT_TEXT])
@@ -417,12 +438,13 @@ struct caloris_comm *caloris_comm_open_mpi(struct caloris_err *err)
         caloris_err_sys(err, "an MPI world");
         return NULL;
     }
+    place_memory(&world->memory);
     int provided = MPI_THREAD_SINGLE;
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS ||
         provided < MPI_THREAD_FUNNELED) {
         caloris_err_set(err, CALORIS_INTERNAL, "MPI_Init_thread: no MPI_THREAD_FUNNELED (level %d)",
                         provided);
-        free(world);
+        free_world(world);
         return NULL;
     }
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
@@ -444,8 +466,8 @@ struct caloris_comm *caloris_comm_open_mpi(struct caloris_err *err)
         goto fail;
     return &world->comm;
 fail:
-    free_world(world);
     MPI_Finalize();
+    free_world(world);
     return NULL;
 }
 
