@@ -147,6 +147,8 @@ static int lease_one(struct caloris_broker *b, struct group *group, struct lane 
     struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
     struct live *live;
     int rc = caloris_store_read_job(b->store, job, &json, err);
+    if (rc < 0)
+        caloris_err_prefix(err, "job %" PRIu64, job);
     if (rc == 0)
         rc = lease_assign(b, group, lane, job, &live, err);
     if (rc == 0 && send_lease(b, live, &json) < 0) {
