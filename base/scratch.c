@@ -1,11 +1,13 @@
 #include "base/scratch.h"
 
 #include "base/err.h"
+#include "base/file.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +57,7 @@ static void sweep(const char *parent, const char *prefix)
     while ((entry = readdir(dir))) {
         char path[CALORIS_SCRATCH_PATH];
         if (strncmp(entry->d_name, prefix, n) != 0 || entry->d_name[n] != '.' ||
-            snprintf(path, sizeof(path), "%s/%s", parent, entry->d_name) >= (int)sizeof(path))
+            caloris_file_join(path, sizeof(path), parent, entry->d_name, NULL) < 0)
             continue;
         const int fd = lock(path);
         if (fd < 0)
@@ -69,26 +71,25 @@ static void sweep(const char *parent, const char *prefix)
 int caloris_scratch_make(struct caloris_scratch *scratch, const char *parent, const char *prefix,
                          struct caloris_err *err)
 {
+    char name[NAME_MAX + 1];
+    snprintf(name, sizeof(name), "%s.XXXXXX", prefix);
     sweep(parent, prefix);
     for (int i = 0; i < TRIES; i++) {
-        const int length =
-            snprintf(scratch->path, sizeof(scratch->path), "%s/%s.XXXXXX", parent, prefix);
-        if (length >= (int)sizeof(scratch->path)) {
-            scratch->path[0] = '\0';
-            return caloris_err_set(err, CALORIS_IO, "%s: the path is too long", parent);
-        }
+        if (caloris_file_join(scratch->path, sizeof(scratch->path), parent, name, err) < 0)
+            goto fail;
         if (!mkdtemp(scratch->path)) {
             caloris_err_sys(err, "making %s", scratch->path);
-            scratch->path[0] = '\0';
-            return -1;
+            goto fail;
         }
         scratch->lock = lock(scratch->path);
         if (scratch->lock >= 0)
             return 0;
         remove_tree(scratch->path); /* somebody who sweeps was faster than our lock */
     }
+    caloris_err_set(err, CALORIS_IO, "%s: no directory there can be locked", parent);
+fail:
     scratch->path[0] = '\0';
-    return caloris_err_set(err, CALORIS_IO, "%s: no directory there can be locked", parent);
+    return -1;
 }
 
 void caloris_scratch_remove(struct caloris_scratch *scratch)
