@@ -8,7 +8,8 @@
 
 enum {
     CANVAS_ROWS = 128, /* of a canvas, where slots allow: rows of several requests, as in service */
-    REPEATS = 3,       /* the best of them counts */
+    REPEATS = 3,       /* at least; the best of them counts */
+    SPENT_MS = 20,     /* on one count, at least */
     LONG_MS = 50,      /* steps that take longer are not repeated */
     ENOUGH_MS = 8000,  /* of measuring altogether: no step is begun that would take longer */
     STRIDE = 4,        /* in the list of counts, of the first walk through it */
@@ -105,12 +106,14 @@ static int time_step(struct caloris_engine *engine, struct probe *probe, size_t 
 static int time_rows(struct caloris_engine *engine, struct probe *probe,
                      struct caloris_row_rate *rate, struct caloris_err *err)
 {
-    for (int i = 0; i < REPEATS; i++) {
+    double spent = 0;
+    for (int i = 0; i < REPEATS || spent * 1e3 < SPENT_MS; i++) {
         double seconds;
         if (time_step(engine, probe, rate->rows, &seconds, err) < 0)
             return -1;
         if (i == 0 || seconds < rate->seconds)
             rate->seconds = seconds;
+        spent += seconds;
         if (seconds * 1e3 > LONG_MS)
             break;
     }

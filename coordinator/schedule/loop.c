@@ -147,6 +147,8 @@ static bool enter(struct caloris_schedule *schedule, struct caloris_task **link)
     for (struct caloris_task **ahead = &schedule->waiting; ahead != link; ahead = &(*ahead)->next)
         more = ++(*ahead)->overtaken < schedule->slots && more;
     schedule->running[schedule->n_running++] = task;
+    for (size_t i = 0; i < task->n; i++)
+        task->members[i].served = schedule->figures.rows;
     admit(schedule, task);
     return more;
 }
@@ -246,15 +248,18 @@ static void pack_steps(struct caloris_schedule *schedule)
                 schedule->candidates[ready++] = &task->members[k];
         }
     }
-    const size_t n = caloris_pack_choose(schedule->candidates, ready, schedule->aim,
-                                         schedule->max_rows, schedule->chosen);
+    const size_t n = caloris_pack_choose(schedule->candidates, ready, schedule->figures.rows,
+                                         schedule->aim, schedule->max_rows, schedule->chosen);
     schedule->crowded |= n < ready;
     schedule->turn++;
     for (size_t i = 0; i < n; i++) {
         struct caloris_member *member = schedule->chosen[i];
         member->last_turn = schedule->turn;
-        for (size_t k = 0; k < member->n_followers; k++)
+        member->served = schedule->figures.rows;
+        for (size_t k = 0; k < member->n_followers; k++) {
             member->followers[k].last_turn = schedule->turn;
+            member->followers[k].served = schedule->figures.rows;
+        }
         caloris_pack_step(&schedule->pack, member);
     }
     note_starts(schedule);

@@ -29,14 +29,18 @@ static size_t room_of(const struct caloris_member *member)
 
 /* ---- turns ----------------------------------------------------------------------------------- */
 
-static bool goes_before(const struct caloris_member *a, const struct caloris_member *b)
-{
-    return a->last_turn < b->last_turn || (a->last_turn == b->last_turn && a->arrival < b->arrival);
-}
+enum { PATIENCE_ROUNDS = 4 };
 
 static bool came_before(const struct caloris_member *a, const struct caloris_member *b)
 {
     return a->arrival < b->arrival;
+}
+
+static bool goes_before(const struct caloris_member *a, const struct caloris_member *b)
+{
+    if (a->overdue != b->overdue)
+        return a->overdue;
+    return a->overdue && a->served != b->served ? a->served < b->served : came_before(a, b);
 }
 
 /* Insertion sort: a world holds tens of requests, mostly in order. */
@@ -52,19 +56,25 @@ static void sort(struct caloris_member **members, size_t n,
     }
 }
 
-size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t aim,
-                           size_t max_rows, struct caloris_member **chosen)
+size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, uint64_t rows,
+                           size_t aim, size_t max_rows, struct caloris_member **chosen)
 {
     if (n == 0)
         return 0;
-    memcpy(chosen, members, n * sizeof(*chosen));
+    uint64_t round = 0;
+    for (size_t i = 0; i < n; i++)
+        round += room_of(members[i]);
+    for (size_t i = 0; i < n; i++) {
+        chosen[i] = members[i];
+        chosen[i]->overdue = rows - chosen[i]->served >= PATIENCE_ROUNDS * round;
+    }
     sort(chosen, n, goes_before);
     size_t left = max_rows, count = 0;
     for (size_t i = 0; i < n && (i == 0 || max_rows - left < aim); i++) {
-        size_t rows = room_of(chosen[i]);
-        if (rows > left)
+        const size_t room = room_of(chosen[i]);
+        if (room > left)
             continue;
-        left -= rows;
+        left -= room;
         chosen[count++] = chosen[i];
     }
     sort(chosen, count, came_before);

@@ -33,6 +33,8 @@ struct caloris_member {
     size_t n_reveals;
     uint64_t arrival;   /* how many came before it */
     uint64_t last_turn; /* the step that it last had part in */
+    uint64_t served;    /* rows of all steps before that one, or before it was let in */
+    bool overdue;       /* for caloris_pack_choose */
 };
 
 /* Rows that its next step computes: all or none of them. */
@@ -41,12 +43,14 @@ size_t caloris_member_rows(const struct caloris_member *member);
 /* Rows whose logits a first step wants for n candidates: they must fit in a step, too. */
 size_t caloris_member_wants(const struct caloris_denoise *denoise, size_t n);
 
-/* Who of members [n] has part in the next step, into chosen [n]: those whose last turn is
- * longest ago first, then by arrival, until they have aim rows; whoever does not fit in max_rows
- * is passed over, and smaller ones may fill what is left. A member that was not chosen ages, so
- * that nobody starves. Returns how many; chosen is by arrival. */
-size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, size_t aim,
-                           size_t max_rows, struct caloris_member **chosen);
+/* Who of members [n] has part in the next step, into chosen [n]: who came first goes first, until
+ * they have aim rows; whoever does not fit in max_rows is passed over, and smaller ones may fill
+ * what is left. So few run at a time, their K/V stays in the caches, and they are soon done. But
+ * nobody starves: who was left out for four rounds (the rows of all members, four times, have been
+ * computed since; rows: of all steps so far) goes before the others, the longest wait first.
+ * Returns how many; chosen is by arrival. */
+size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, uint64_t rows,
+                           size_t aim, size_t max_rows, struct caloris_member **chosen);
 
 /* The part that one member has in a plan. */
 struct caloris_part {

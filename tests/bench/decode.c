@@ -6,8 +6,9 @@
  *   decode sixteen [options]  32 tokens of prompt, 128 generated, dual, 16 steps
  *   decode full [options]     32 requests of 128 + 128 tokens at the row budget: tokens/s beside
  *                             what the budget's step time gives, and how full steps are
- *   decode packed [options]   64 requests of mixed lengths: packed step by step, and held, as many
- *                             at a time as fill the budget, until the last of them is done
+ *   decode packed [options]   64 requests of mixed lengths: packed step by step, and held in
+ *                             block-synchronous batches: as many as fill the budget, all at the
+ *                             same step of the same block; nobody enters until the last is done
  *
  *   --synthetic NAME (llada-8b; packed: the model of --model DIR)  --weights FORMAT (int8)
  *   --threads T (2)  --ranks N (1)  --gen N …  --cache dual|active …  --reveal R …

@@ -17,18 +17,23 @@ enum { MEMBERS = 4, MASK = 9, CANVAS = 8 };
 
 /* ---- turns ----------------------------------------------------------------------------------- */
 
+enum { NOW = 1000 }; /* rows of all steps so far */
+
 static const struct {
     const char *name;
-    size_t rows[MEMBERS]; /* 0: no such member */
-    uint64_t last_turn[MEMBERS];
-    size_t max_rows, aim; /* aim 0: as many as max_rows */
+    size_t rows[MEMBERS];    /* 0: no such member */
+    uint64_t waits[MEMBERS]; /* for so many rows of others */
+    size_t max_rows, aim;    /* aim 0: as many as max_rows */
     const char *chosen;
 } turns[] = {
     {"all fit", {3, 4, 5}, {0, 0, 0}, 12, 0, "012"},
     {"the last does not fit", {3, 4, 5}, {0, 0, 0}, 11, 0, "01"},
     {"a smaller one fills what is left", {3, 6, 2}, {0, 0, 0}, 8, 0, "02"},
-    {"who waited longest goes first", {3, 4, 5}, {7, 7, 6}, 8, 0, "02"},
-    {"the longest wait beats the early arrival", {8, 8}, {5, 4}, 8, 0, "1"},
+    {"who came first goes first", {8, 8}, {8, 63}, 8, 0, "0"},
+    {"but nobody waits for more than four rounds", {8, 8}, {8, 64}, 8, 0, "1"},
+    {"of several such the longest wait", {8, 8, 8}, {96, 97, 98}, 8, 0, "2"},
+    {"then by arrival", {8, 8, 8}, {8, 96, 96}, 8, 0, "1"},
+    {"and others fill what is left", {3, 4, 5}, {0, 0, 48}, 8, 0, "02"},
     {"until the aim is reached", {3, 4, 5}, {0, 0, 0}, 20, 7, "01"},
     {"the last may exceed the aim", {3, 4, 5}, {0, 0, 0}, 20, 8, "012"},
     {"one alone may exceed it", {9, 4}, {0, 0}, 20, 8, "0"},
@@ -46,11 +51,11 @@ static void takes_turns(void **state)
             members[n].denoise.length = turns[i].rows[n];
             members[n].partner = CALORIS_NO_SLOT;
             members[n].arrival = n;
-            members[n].last_turn = turns[i].last_turn[n];
+            members[n].served = NOW - turns[i].waits[n];
             list[n] = &members[n];
         }
         const size_t count =
-            caloris_pack_choose(list, n, turns[i].aim > 0 ? turns[i].aim : turns[i].max_rows,
+            caloris_pack_choose(list, n, NOW, turns[i].aim > 0 ? turns[i].aim : turns[i].max_rows,
                                 turns[i].max_rows, chosen);
         char found[MEMBERS + 1] = "";
         for (size_t k = 0; k < count; k++)
@@ -60,35 +65,45 @@ static void takes_turns(void **state)
     }
 }
 
-/* Whatever the sizes, everybody has a turn within as many steps as there are members. */
-static void serves_all_with(size_t aim)
+/* Whatever the sizes and the order, everybody has a turn within four rounds and as many steps as
+ * there are members. */
+static void serves_all_with(size_t aim, size_t shift)
 {
+    enum { ROOM = 10, ROUND = 22 };
     struct caloris_member members[MEMBERS] = {0}, *list[MEMBERS], *chosen[MEMBERS];
     static const size_t rows[MEMBERS] = {10, 1, 9, 2};
+    size_t served[MEMBERS] = {0};
     for (size_t i = 0; i < MEMBERS; i++) {
-        members[i].denoise.length = rows[i];
+        members[i].denoise.length = rows[(i + shift) % MEMBERS];
         members[i].partner = CALORIS_NO_SLOT;
         members[i].arrival = i;
         list[i] = &members[i];
     }
-    for (uint64_t turn = 1; turn < 100; turn++) {
-        const size_t count = caloris_pack_choose(list, MEMBERS, aim, 10, chosen);
+    uint64_t computed = 0;
+    for (int turn = 0; turn < 1000; turn++) {
+        const size_t count = caloris_pack_choose(list, MEMBERS, computed, aim, ROOM, chosen);
         size_t sum = 0;
         for (size_t i = 0; i < count; i++) {
             sum += chosen[i]->denoise.length;
-            chosen[i]->last_turn = turn;
+            chosen[i]->served = computed;
+            served[chosen[i] - members]++;
         }
-        assert_in_range(sum, 1, 10);
+        assert_in_range(sum, 1, ROOM);
+        computed += sum;
         for (size_t i = 0; i < MEMBERS; i++)
-            assert_true(turn - members[i].last_turn < MEMBERS);
+            assert_true(computed - members[i].served < 4 * ROUND + (MEMBERS + 1) * ROOM);
     }
+    for (size_t i = 1; i < MEMBERS; i++) /* one of them takes a step for itself */
+        assert_true(served[0] >= served[i] || aim > 1);
 }
 
 static void starves_nobody(void **state)
 {
     (void)state;
-    for (size_t aim = 1; aim <= 10; aim++)
-        serves_all_with(aim);
+    for (size_t aim = 1; aim <= 10; aim++) {
+        for (size_t shift = 0; shift < MEMBERS; shift++)
+            serves_all_with(aim, shift);
+    }
 }
 
 /* The smallest count whose rows per second are 95 % of the best. */
