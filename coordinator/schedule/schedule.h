@@ -5,10 +5,10 @@
  * events; the main thread, which owns the engine, runs caloris_schedule_loop: pack a plan,
  * compute, decide, again. Scheduling is per step: a finished request leaves at once and waiting
  * ones enter in the order in which they came; who finds no room may be overtaken by a few. Where a
- * step is full before all running ones are in it, those go first that came first, but nobody is left
- * out for more than some rounds. Between
- * plan and result nothing is allocated; a step of a followed request allocates its event
- * afterwards. See docs/ARCHITECTURE.md, "The step", and docs/DECODING.md.
+ * step is full before all running ones are in it, those go first that came first, but nobody is
+ * left out for more than some rounds. Between plan and result nothing is allocated; a step of a
+ * followed request allocates its event afterwards. See docs/ARCHITECTURE.md, "The step", and
+ * docs/DECODING.md.
  */
 #ifndef CALORIS_SCHEDULE_H
 #define CALORIS_SCHEDULE_H

@@ -359,7 +359,8 @@ static void an_early_end_is_told(void **state)
     assert_memory_equal(early.copy[0], early.canvas[0], 36 * sizeof(int32_t));
 }
 
-/* All have room, but one fills a step: they take turns, and the others wait meanwhile. */
+/* All have room, but one fills a step: the others wait meanwhile, the last one for the first two but
+ * for the turns that it gets after four rounds. */
 static void counts_who_waits(void **state)
 {
     (void)state;
@@ -373,8 +374,8 @@ static void counts_who_waits(void **state)
     run(&play);
     assert_int_equal(play.figures.steps, 3 * 20);
     assert_int_equal(play.figures.rows, 3 * 20 * 24);
-    assert_int_equal(play.figures.crowded_steps, 3 * 20 - 1); /* the last one is alone */
-    assert_true(play.figures.crowded_fill == 3 * 20 - 1);
+    assert_int_equal(play.figures.crowded_steps, 2 * 20 + 4); /* then the last one is alone */
+    assert_true(play.figures.crowded_fill == 2 * 20 + 4);
     assert_true(play.wait_s[1] >= play.first_step_s[0]);
     assert_true(play.wait_s[2] >= play.first_step_s[0] + play.first_step_s[1]);
 
