@@ -412,14 +412,16 @@ static int body(struct caloris_engine *engine, void *arg, struct caloris_err *er
     if (!work->values->logits && find_row_budget(engine, work->values, &row_budget, err) < 0)
         return -1;
     work->serve.row_budget = work->offline.options.row_budget = row_budget;
+    struct caloris_schedule_figures figures = {0};
+    work->serve.figures = work->offline.options.figures = &figures;
     int rc = work->serve.gateway    ? caloris_serve_body(engine, &work->serve, err)
              : work->values->logits ? caloris_logits_body(engine, &work->logits, err)
                                     : caloris_offline_body(engine, &work->offline, err);
     sum_up(work, rc == 0);
     struct caloris_err no_profile = {0};
     if (work->values->profile &&
-        caloris_plan_profile(engine, work->values->json, work->values->json ? stdout : stderr,
-                             &no_profile) < 0)
+        caloris_plan_profile(engine, work->values->logits ? NULL : &figures, work->values->json,
+                             work->values->json ? stdout : stderr, &no_profile) < 0)
         caloris_log(CALORIS_LOG_WARN, "%s", no_profile.text);
     return rc;
 }

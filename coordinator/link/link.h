@@ -15,6 +15,7 @@
 
 struct caloris_address;
 struct caloris_err;
+struct caloris_schedule_figures;
 
 /* Offline: jobs from a JSONL file, whole result lines appended to another as they finish, progress
  * on a terminal's stderr. */
@@ -25,6 +26,7 @@ struct caloris_offline_options {
     size_t row_budget; /* rows that a step is filled up to */
     const char *trace; /* every step of every job goes there (docs/TRACE.md); NULL: nowhere */
     bool resume;       /* skip jobs whose id stands in out; drop a torn last line */
+    struct caloris_schedule_figures *figures; /* of its steps, in the end; NULL: not wanted */
 };
 /* What it did, for the closing line and the exit code. */
 struct caloris_offline_report {
@@ -50,6 +52,7 @@ struct caloris_serve_options {
     uint64_t redial_ms;                    /* how long a lost gateway is redialled: 10 minutes */
     uint64_t end_ms;        /* since 1970: when this allocation ends; 0: it does not */
     uint64_t end_margin_ms; /* before that, everything is handed back */
+    struct caloris_schedule_figures *figures; /* of its steps, in the end; NULL: not wanted */
 };
 int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 

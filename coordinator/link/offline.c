@@ -427,6 +427,8 @@ int caloris_offline_body(struct caloris_engine *engine, void *arg, struct calori
     }
     rc = caloris_schedule_loop(o.schedule, engine, err);
     pthread_join(thread, NULL);
+    if (o.options->figures)
+        caloris_schedule_figures(o.schedule, o.options->figures);
     drop_events(&o);
     show_progress(&o, true);
     if (rc == 0 && o.failed) {

@@ -599,6 +599,8 @@ int caloris_serve_body(struct caloris_engine *engine, void *arg, struct caloris_
     }
     rc = caloris_schedule_loop(s.schedule, engine, err);
     pthread_join(thread, NULL);
+    if (options->figures)
+        caloris_schedule_figures(s.schedule, options->figures);
     drop_events(&s);
     if (rc == 0 && s.failed) {
         *err = s.err;

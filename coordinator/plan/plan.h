@@ -10,6 +10,7 @@
 #include "worker/engine.h"
 
 struct caloris_err;
+struct caloris_schedule_figures;
 
 /* The split of a model over ranks, bytes per rank in each weight format and the balance to expect:
  * a table, or one JSON object. */
@@ -27,8 +28,10 @@ int caloris_shard_run(const struct caloris_engine_options *options, const char *
                       struct caloris_err *err);
 
 /* Where the time of the steps so far went: a table of phases and ranks, or one JSON object in a
- * line. Rank 0's main thread, inside the body. */
-int caloris_plan_profile(struct caloris_engine *engine, bool json, FILE *to,
+ * line. figures: how the schedule packed them; NULL: it did not. Rank 0's main thread, inside the
+ * body. */
+int caloris_plan_profile(struct caloris_engine *engine,
+                         const struct caloris_schedule_figures *figures, bool json, FILE *to,
                          struct caloris_err *err);
 
 /* Checks of this machine: cores and binding, BLAS core, MPI, the model: one line each with ok,

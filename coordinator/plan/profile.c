@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/size.h"
+#include "coordinator/schedule/schedule.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -107,6 +108,26 @@ static void print_table(const struct caloris_engine_facts *facts,
             caloris_size_text(bytes_reduced(ranks, facts->ranks), text));
 }
 
+static double part_of(double part, double whole)
+{
+    return whole > 0 ? part / whole : 0;
+}
+
+/* While nobody waited a step is as full as it can be. */
+static double fill_of(const struct caloris_schedule_figures *figures)
+{
+    return figures->crowded_steps > 0 ? figures->crowded_fill / (double)figures->crowded_steps : 1;
+}
+
+static void print_figures(const struct caloris_schedule_figures *figures, FILE *to)
+{
+    fprintf(to,
+            "%.1f rows a step; in %" PRIu64 " steps requests waited: those were filled to %.0f %% "
+            "of the row budget; packing and deciding took %.3f s, %.2f %% of the steps' time\n",
+            part_of((double)figures->rows, (double)figures->steps), figures->crowded_steps,
+            100 * fill_of(figures), figures->own_s, 100 * part_of(figures->own_s, figures->step_s));
+}
+
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
 static json_t *json_of_cost(const struct caloris_phase_cost *cost, double share)
@@ -130,8 +151,18 @@ static json_t *json_of_phase(enum caloris_phase phase, const struct caloris_rank
                      each);
 }
 
+static json_t *json_of_figures(const struct caloris_schedule_figures *figures)
+{
+    return json_pack("{s:I, s:I, s:f, s:f, s:I, s:f}", "steps", (json_int_t)figures->steps, "rows",
+                     (json_int_t)figures->rows, "step_seconds", figures->step_s, "own_seconds",
+                     figures->own_s, "crowded_steps", (json_int_t)figures->crowded_steps,
+                     "crowded_fill", fill_of(figures));
+}
+
 static int print_json(const struct caloris_engine_facts *facts,
-                      const struct caloris_rank_profile *ranks, FILE *to, struct caloris_err *err)
+                      const struct caloris_rank_profile *ranks,
+                      const struct caloris_schedule_figures *figures, FILE *to,
+                      struct caloris_err *err)
 {
     const struct caloris_engine_counters *counters = &ranks[0].counters;
     json_t *phases = json_array();
@@ -144,6 +175,8 @@ static int print_json(const struct caloris_engine_facts *facts,
                   "steps", (json_int_t)counters->steps, "rows", (json_int_t)counters->rows,
                   "head_rows", (json_int_t)counters->head_rows, "allreduce_bytes",
                   (json_int_t)bytes_reduced(ranks, facts->ranks), "phases", phases);
+    if (all && figures)
+        json_object_set_new(all, "schedule", json_of_figures(figures));
     const int rc = all && json_dumpf(all, to, JSON_COMPACT) == 0 && fputc('\n', to) != EOF
                        ? 0
                        : caloris_err_set(err, CALORIS_NO_MEMORY, "the profile was not written");
@@ -151,7 +184,8 @@ static int print_json(const struct caloris_engine_facts *facts,
     return rc;
 }
 
-int caloris_plan_profile(struct caloris_engine *engine, bool json, FILE *to,
+int caloris_plan_profile(struct caloris_engine *engine,
+                         const struct caloris_schedule_figures *figures, bool json, FILE *to,
                          struct caloris_err *err)
 {
     const struct caloris_engine_facts *facts = caloris_engine_facts(engine);
@@ -160,9 +194,11 @@ int caloris_plan_profile(struct caloris_engine *engine, bool json, FILE *to,
         return caloris_err_sys(err, "profile of %d ranks", facts->ranks);
     int rc = caloris_engine_profile(engine, ranks, err);
     if (rc == 0 && json)
-        rc = print_json(facts, ranks, to, err);
+        rc = print_json(facts, ranks, figures, to, err);
     else if (rc == 0)
         print_table(facts, ranks, to);
+    if (rc == 0 && !json && figures)
+        print_figures(figures, to);
     free(ranks);
     return rc;
 }

@@ -359,8 +359,8 @@ static void an_early_end_is_told(void **state)
     assert_memory_equal(early.copy[0], early.canvas[0], 36 * sizeof(int32_t));
 }
 
-/* All have room, but one fills a step: the others wait meanwhile, the last one for the first two but
- * for the turns that it gets after four rounds. */
+/* All have room, but one fills a step: the others wait meanwhile, the last one for the first two,
+ * but for the turns that it gets after four rounds. */
 static void counts_who_waits(void **state)
 {
     (void)state;
