@@ -1,5 +1,7 @@
 /* Runs that are taken up by another group, from every place where they stood, on another number
- * of ranks and in company: the same ids, the same steps from there on, the same counts. */
+ * of ranks and in company: the same ids, the same steps from there on, the same counts. Below fp32
+ * that is promised at equal rank counts, and nobody recorded such runs: there the undisturbed run
+ * is what the others are held against. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +22,7 @@ enum { CANVAS = 64, SLOTS = 12, MAX_CUTS = 400, MAX_BEST = 8 };
 /* A request, and what it gave when nobody disturbed it. */
 struct job {
     const struct golden_decode *decodes; /* [best], in candidates */
+    struct golden_decode *record;        /* NULL, or decodes: the undisturbed run goes there */
     size_t best;
     struct caloris_stand *stands; /* [best]: the newest of all candidates */
     uint32_t passes;
@@ -42,6 +45,7 @@ struct run {
 };
 
 struct play {
+    const char *weights; /* NULL: fp32 */
     struct job *jobs;
     size_t n_jobs;
     struct cut cuts[MAX_CUTS];
@@ -89,7 +93,8 @@ static int submit(struct play *play, struct run *run)
     request->stand = !run->cut;
     request->owner = run;
     if (run->cut) {
-        const struct job at = {job->decodes, job->best, run->cut->stands, 0, 0, {0}};
+        const struct job at = {
+            .decodes = job->decodes, .best = job->best, .stands = run->cut->stands};
         request->stands = copy_stands(&at);
     }
     if (caloris_schedule_submit(play->schedule, request, &play->err) == 0)
@@ -112,9 +117,23 @@ static int see_stand(struct play *play, struct run *run, struct caloris_event *e
     return cut->stands ? 0 : caloris_err_sys(&play->err, "a cut");
 }
 
+static int record_step(struct play *play, struct run *run, const struct caloris_event *event)
+{
+    json_t *writes = json_array();
+    for (size_t i = 0; i < event->n_reveals; i++)
+        json_array_append_new(writes, json_pack("[i, i]", (int)event->reveals[i].position,
+                                                (int)event->reveals[i].id));
+    run->calls++;
+    return json_array_append_new(run->job->record->trace, json_pack("{s:o}", "writes", writes)) == 0
+               ? 0
+               : wrong(play, run, "its steps are not recorded");
+}
+
 /* The writes of the first candidate's step. */
 static int see_step(struct play *play, struct run *run, const struct caloris_event *event)
 {
+    if (run->job->record && !run->cut)
+        return record_step(play, run, event);
     const size_t before = run->cut ? run->cut->first_step : 0;
     const json_t *call = json_array_get(run->job->decodes[0].trace, before + run->calls);
     const json_t *writes = json_object_get(call, "writes");
@@ -143,6 +162,11 @@ static uint32_t begun_anew(const struct run *run)
 static int see_answers(struct play *play, struct run *run, const struct caloris_event *event)
 {
     struct job *job = run->job;
+    if (job->record && !run->cut) {
+        memcpy(job->record->final, event->answers[0].canvas,
+               job->record->length * sizeof(*job->record->final));
+        job->record->calls = event->answers[0].steps;
+    }
     const size_t first_calls = job->decodes[0].calls;
     for (size_t i = 0; i < event->n_answers; i++) {
         const struct caloris_answer *answer = &event->answers[i];
@@ -235,6 +259,7 @@ static void run_on(const char *dir, int ranks, struct play *play)
 {
     const struct caloris_engine_options options = {
         .model_dir = dir,
+        .weights = play->weights,
         .transport = CALORIS_TRANSPORT_THREADS,
         .ranks = ranks,
         .threads = 1,
@@ -248,11 +273,12 @@ static void run_on(const char *dir, int ranks, struct play *play)
 }
 
 /* Every job on some ranks, then from every cut on others. */
-static void cut_everywhere(const char *dir, struct job *jobs, size_t n, int from, int to,
-                           size_t least)
+static void cut_everywhere(const char *dir, const char *weights, struct job *jobs, size_t n,
+                           int from, int to, size_t least)
 {
     static struct play play;
     memset(&play, 0, sizeof(play));
+    play.weights = weights;
     play.jobs = jobs;
     play.n_jobs = play.n = n;
     for (size_t i = 0; i < n; i++) {
@@ -265,7 +291,8 @@ static void cut_everywhere(const char *dir, struct job *jobs, size_t n, int from
     for (size_t i = 0; i < play.n; i++)
         play.runs[i] = (struct run){.job = (struct job *)play.cuts[i].job, .cut = &play.cuts[i]};
     run_on(dir, to, &play);
-    print_message("%zu jobs, %zu cuts, from %d ranks to %d\n", n, play.n_cuts, from, to);
+    print_message("%s: %zu jobs, %zu cuts, from %d ranks to %d\n", weights ? weights : "fp32", n,
+                  play.n_cuts, from, to);
     assert_true(play.n_cuts >= least);
     for (size_t i = 0; i < play.n_cuts; i++)
         free(play.cuts[i].stands);
@@ -289,7 +316,7 @@ static void runs_go_on_elsewhere(const char *model, size_t least)
     for (size_t i = 0; i < decodes.count; i++)
         jobs[i] = (struct job){.decodes = &decodes.decode[i], .best = 1};
     for (size_t w = 0; w < WORLDS; w++)
-        cut_everywhere(decodes.dir, jobs, decodes.count, worlds[w].from, worlds[w].to, least);
+        cut_everywhere(decodes.dir, NULL, jobs, decodes.count, worlds[w].from, worlds[w].to, least);
     golden_decodes_free(&decodes);
 }
 
@@ -318,8 +345,34 @@ static void several_answers_go_on_elsewhere(void **state)
         decode += best.best[i];
     }
     for (size_t w = 0; w < WORLDS; w++)
-        cut_everywhere(best.decodes.dir, jobs, best.requests, worlds[w].from, worlds[w].to, 12);
+        cut_everywhere(best.decodes.dir, NULL, jobs, best.requests, worlds[w].from, worlds[w].to,
+                       12);
     golden_decodes_free(&best.decodes);
+}
+
+static void few_bits_go_on_at_equal_ranks(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *weights;
+        int ranks;
+    } formats[] = {{"int8", 1}, {"int8", 3}, {"int4", 3}, {"bf16", 2}};
+    struct golden_decodes decodes;
+    struct job jobs[80];
+    golden_decodes_load("llada-gqa", &decodes);
+    plain_decodes_append(&decodes);
+    assert_true(decodes.count <= sizeof(jobs) / sizeof(jobs[0]));
+    for (size_t f = 0; f < sizeof(formats) / sizeof(formats[0]); f++) {
+        for (size_t i = 0; i < decodes.count; i++) {
+            struct golden_decode *decode = &decodes.decode[i];
+            json_decref(decode->trace);
+            decode->trace = json_array();
+            jobs[i] = (struct job){.decodes = decode, .record = decode, .best = 1};
+        }
+        cut_everywhere(decodes.dir, formats[f].weights, jobs, decodes.count, formats[f].ranks,
+                       formats[f].ranks, 60);
+    }
+    golden_decodes_free(&decodes);
 }
 
 int main(void)
@@ -328,6 +381,7 @@ int main(void)
         cmocka_unit_test(llada),
         cmocka_unit_test(llada_gqa),
         cmocka_unit_test(several_answers_go_on_elsewhere),
+        cmocka_unit_test(few_bits_go_on_at_equal_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
