@@ -101,7 +101,10 @@ left 75 four
 grep -q "the allocation ends: handing [1-9][0-9]* jobs back" four.log || fail "not a word of it"
 [ "$(caloris list --no-header | grep -c queued)" -ge 1 ] || fail "not the time for all jobs"
 echo "time over: $(grep -o 'the allocation ends.*' four.log | head -n 1)"
-caloris cancel "${long[@]}" >cancel.log || fail "cancel: exit $?"
+for job in "${long[@]}"; do # but for those that a fast machine has done
+    caloris cancel "$job" >cancel.log 2>&1 || grep -q "job $job has finished already" cancel.log ||
+        fail "cancel: $(cat cancel.log)"
+done
 start five "$MODEL" --ranks 3 --end-time $(($(date +%s) + 3600))
 all_done
 kill -USR1 "$group"
