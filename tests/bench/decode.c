@@ -7,8 +7,9 @@
  *   decode full [options]     32 requests of 128 + 128 tokens at the row budget: tokens/s beside
  *                             what the budget's step time gives, and how full steps are
  *   decode packed [options]   64 requests of mixed lengths: packed step by step, and held in
- *                             block-synchronous batches: as many as fill the budget, all at the
- *                             same step of the same block; nobody enters until the last is done
+ *                             batches, as many as fill the budget: nobody enters until the last is
+ *                             done (not block-synchronous: refreshes go beyond the budget, and
+ *                             members drift apart)
  *
  *   --synthetic NAME (llada-8b; packed: the model of --model DIR)  --weights FORMAT (int8)
  *   --threads T (2)  --ranks N (1)  --gen N …  --cache dual|active …  --reveal R …
