@@ -45,8 +45,9 @@ size_t caloris_member_wants(const struct caloris_denoise *denoise, size_t n);
 
 /* Who of members [n] has part in the next step, into chosen [n]: who came first goes first, until
  * they have aim rows; whoever does not fit in max_rows is passed over, and smaller ones may fill
- * what is left. So few run at a time, and they are soon done. But nobody starves: who was left out for four rounds (the rows of all members, four times, have been
- * computed since; rows: of all steps so far) goes before the others, the longest wait first.
+ * what is left. So few run at a time, and they are soon done. But nobody starves: who was left out
+ * for four rounds (the rows of all members, four times, have been computed since; rows: of all
+ * steps so far) goes before the others, the longest wait first.
  * Returns how many; chosen is by arrival. */
 size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, uint64_t rows,
                            size_t aim, size_t max_rows, struct caloris_member **chosen);
