@@ -15,6 +15,12 @@ bool caloris_size_add(size_t a, size_t b, size_t *out);
 /* n rounded up to a multiple of unit (unit > 0); SIZE_MAX when that does not fit. */
 size_t caloris_size_round_up(size_t n, size_t unit);
 
+/* How many parts of b hold a. */
+static inline size_t caloris_size_ceil_div(size_t a, size_t b)
+{
+    return a / b + (a % b != 0);
+}
+
 /* "4096", "64KiB", "8GiB", "1.5GB" -> bytes. */
 int caloris_size_parse(const char *text, uint64_t *bytes, struct caloris_err *err);
 

@@ -1,5 +1,6 @@
 #include "worker/kernels/table.h"
 
+#include "base/size.h"
 #include "worker/pool/pool.h"
 
 #include <limits.h>
@@ -23,20 +24,16 @@ static size_t min(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-static size_t ceil_div(size_t a, size_t b)
-{
-    return a / b + (a % b != 0);
-}
-
 /* Every tile packs its rows of x and its share of the weights anew: of the ways to get `wanted`
  * tiles, the one with the fewest numbers packed. */
 static void choose_grid(struct job *job, size_t wanted)
 {
     size_t rows = job->whole.rows, out = job->whole.out_count;
-    size_t most_rows = ceil_div(rows, TILE_UNIT), most_out = ceil_div(out, TILE_UNIT);
+    size_t most_rows = caloris_size_ceil_div(rows, TILE_UNIT),
+           most_out = caloris_size_ceil_div(out, TILE_UNIT);
     double best = 0;
     for (size_t row_tiles = 1; row_tiles <= min(wanted, most_rows); row_tiles++) {
-        size_t out_tiles = min(ceil_div(wanted, row_tiles), most_out);
+        size_t out_tiles = min(caloris_size_ceil_div(wanted, row_tiles), most_out);
         double packed = (double)rows * (double)out_tiles + (double)out * (double)row_tiles;
         double short_of = (double)wanted / (double)(row_tiles * out_tiles);
         double cost = packed * (short_of > 1 ? short_of : 1);
@@ -51,7 +48,7 @@ static void choose_grid(struct job *job, size_t wanted)
 /* Part i of n in `parts` parts of whole tile units, as even as they get. */
 static void part(size_t n, size_t parts, size_t i, size_t *first, size_t *count)
 {
-    size_t units = ceil_div(n, TILE_UNIT);
+    size_t units = caloris_size_ceil_div(n, TILE_UNIT);
     size_t begin = min(n, units * i / parts * TILE_UNIT);
     size_t end = min(n, units * (i + 1) / parts * TILE_UNIT);
     *first = begin;

@@ -18,11 +18,6 @@ static size_t min(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-static size_t ceil_div(size_t a, size_t b)
-{
-    return a / b + (a % b != 0);
-}
-
 /* Numbers of a row in an atom; bytes of an atom of 16 outputs in a unit. */
 static size_t atom_numbers(enum caloris_format format)
 {
@@ -37,8 +32,8 @@ static size_t atom_bytes(enum caloris_format format)
 size_t caloris_unit_bytes(enum caloris_format format, size_t out, size_t in)
 {
     const bool rows = format == CALORIS_FORMAT_FP32;
-    const size_t down = rows ? out : ceil_div(out, PANEL_OUTS);
-    const size_t across = rows ? in : ceil_div(in, atom_numbers(format));
+    const size_t down = rows ? out : caloris_size_ceil_div(out, PANEL_OUTS);
+    const size_t across = rows ? in : caloris_size_ceil_div(in, atom_numbers(format));
     size_t atoms, bytes;
     if (!caloris_size_mul(down, across, &atoms) ||
         !caloris_size_mul(atoms, rows ? sizeof(float) : atom_bytes(format), &bytes))
@@ -87,7 +82,7 @@ static struct grid grid_of_unit(enum caloris_format format, size_t out, size_t i
         .format = format,
         .unit = true,
         .base = unit,
-        .panel_bytes = ceil_div(in, atom_numbers(format)) * atom_bytes(format),
+        .panel_bytes = caloris_size_ceil_div(in, atom_numbers(format)) * atom_bytes(format),
         .out = out,
         .in = in,
     };
@@ -174,7 +169,7 @@ static void copy_rectangle(const struct grid *from, const struct grid *to,
     else if (owns_lines(from, r->from_out, r->from_in, r) && owns_lines(to, r->to_out, r->to_in, r))
         memcpy(atom_at(to, r->to_out, r->to_in / each).groups,
                atom_at(from, r->from_out, r->from_in / each).groups,
-               ceil_div(r->ins, each) * LINE_BYTES);
+               caloris_size_ceil_div(r->ins, each) * LINE_BYTES);
     else
         copy_outputs(from, to, r);
 }
@@ -257,7 +252,7 @@ void caloris_unit_put(struct caloris_matrix *matrix, size_t out_first, size_t in
 {
     const enum caloris_format format = matrix->format;
     const size_t unit_bytes = caloris_unit_bytes(format, out, in);
-    const size_t atoms = ceil_div(in, atom_numbers(format));
+    const size_t atoms = caloris_size_ceil_div(in, atom_numbers(format));
     unsigned char *units = (unsigned char *)(uintptr_t)from;
     if (format == CALORIS_FORMAT_FP32) {
         float *to = (float *)matrix->data + out_first * matrix->in + in_first;
