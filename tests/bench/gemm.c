@@ -195,7 +195,7 @@ static void measure(const struct bench *b, struct product *p, const char *shape)
                          (double)(p->rows * (m->in + m->out) * sizeof(float));
     const double peak = bench_median(peaks, n), bandwidth = bench_median(streams, n);
     const double took = bench_median(seconds, n);
-    const bool computes = operations / peaks[n - 1] > bytes / streams[n - 1];
+    const bool computes = peak > 0 && operations / peaks[n - 1] > bytes / streams[n - 1];
     printf("%s,%s,%s,%d,%s,%s,%s,%zu,%zu,%zu,%.1f,%s,%.1f,%.1f,%.1f,%s,%.3f,%.3f,", b->machine,
            b->isa, bench_commit(), caloris_pool_threads(b->pool), caloris_kernels_blas(),
            caloris_format_name(b->format), shape, p->rows, m->out, m->in, took * 1e6,
