@@ -8,7 +8,7 @@ typedef struct {
     __m256 even, odd;
 } opened;
 typedef float sum_number;
-enum { VECS = 2, BLOCK_ROWS = 4, BLOCK_PANELS = 1 };
+enum { VECS = 2, BLOCK_ROWS = 4, BLOCK_PANELS = 1, ROWS_SIGNED = 0 };
 
 static inline opened open_pairs(__m256i pairs)
 {

@@ -8,7 +8,7 @@ typedef struct {
     __m512 even, odd;
 } opened;
 typedef float sum_number;
-enum { VECS = 1, BLOCK_ROWS = 12, BLOCK_PANELS = 2 };
+enum { VECS = 1, BLOCK_ROWS = 12, BLOCK_PANELS = 2, ROWS_SIGNED = 0 };
 
 static inline opened open_pairs(__m512i pairs)
 {

@@ -7,7 +7,7 @@
 typedef __m512 vec;
 typedef __m512i opened;
 typedef float sum_number;
-enum { VECS = 1, BLOCK_ROWS = 14, BLOCK_PANELS = 2 };
+enum { VECS = 1, BLOCK_ROWS = 14, BLOCK_PANELS = 2, ROWS_SIGNED = 0 };
 
 static inline opened open_weights(vec w)
 {

@@ -9,7 +9,7 @@ typedef struct {
     __m512i even, odd;
 } opened;
 typedef int32_t sum_number;
-enum { VECS = 1, BLOCK_ROWS = 12, BLOCK_PANELS = 2 };
+enum { VECS = 1, BLOCK_ROWS = 12, BLOCK_PANELS = 2, ROWS_SIGNED = 0 };
 
 static inline opened open_weights(vec w)
 {

@@ -6,7 +6,7 @@
 typedef __m256i vec;
 typedef __m256i opened;
 typedef int32_t sum_number;
-enum { VECS = 2, BLOCK_ROWS = 6, BLOCK_PANELS = 1 };
+enum { VECS = 2, BLOCK_ROWS = 6, BLOCK_PANELS = 1, ROWS_SIGNED = 0 };
 
 static inline opened open_weights(vec w)
 {

@@ -6,8 +6,9 @@
 #include "worker/pool/pool.h"
 
 enum {
-    SUMS_BYTES = SUM_ROWS * TILE_PANELS * LINE_BYTES,       /* of one thread */
-    OPENED_BYTES = TILE_PANELS * SLICE_GROUPS * LINE_BYTES, /* of one thread, for INT4 */
+    SUMS_BYTES = SUM_ROWS * TILE_PANELS * LINE_BYTES, /* of one thread */
+    OPENED_BYTES =                                    /* of one thread, for INT4 */
+    SLICE_GROUPS / BLOCK_GROUPS * OPENED_RUNS_LINES * LINE_BYTES,
     TASKS_PER_THREAD = 4,     /* slack for a thread that is slowed down */
     MIN_TASK_BYTES = 1 << 17, /* weights of a task: below some 10 us it is not worth handing out */
     MIN_TASK_MACS = 1 << 21,
@@ -29,11 +30,6 @@ struct job {
 static size_t min(size_t a, size_t b)
 {
     return a < b ? a : b;
-}
-
-static size_t ceil_div(size_t a, size_t b)
-{
-    return a / b + (a % b != 0);
 }
 
 static size_t scale_bytes(size_t rows)
@@ -91,7 +87,7 @@ static void run_tile(void *arg, size_t index, int thread)
     caloris_size_deal(whole->rows, whole->all_blocks, tile.block_first + tile.row_blocks - 1,
                       &row_end, &last_rows);
     /* Pairs of panels, because kernels take them by two. */
-    caloris_size_deal(ceil_div(whole->out_count, 2 * PANEL_OUTS), job->out_tiles,
+    caloris_size_deal(caloris_size_ceil_div(whole->out_count, 2 * PANEL_OUTS), job->out_tiles,
                       index / job->row_tiles, &panel_first, &panel_count);
     tile.rows = row_end + last_rows - row_first;
     tile.out_first = panel_first * 2 * PANEL_OUTS;
@@ -109,7 +105,7 @@ static void run_tile(void *arg, size_t index, int thread)
 static void choose_grid(struct job *job, size_t threads)
 {
     const struct caloris_gemm_tile *whole = &job->whole;
-    size_t pairs = ceil_div(whole->out_count, 2 * PANEL_OUTS);
+    size_t pairs = caloris_size_ceil_div(whole->out_count, 2 * PANEL_OUTS);
     double weights =
         (double)pairs * 2 * (double)caloris_panel_bytes(whole->matrix->format, whole->matrix->in);
     double macs = (double)whole->rows * (double)whole->out_count * (double)whole->matrix->in;
@@ -117,10 +113,10 @@ static void choose_grid(struct job *job, size_t threads)
                                                                    : macs / MIN_TASK_MACS;
     size_t most = threads * TASKS_PER_THREAD;
     size_t wanted = threads == 1 ? 1 : worth < (double)most ? (size_t)worth + 1 : most;
-    job->row_tiles = ceil_div(whole->rows, TILE_ROWS);
-    job->out_tiles = min(pairs, ceil_div(wanted, job->row_tiles));
+    job->row_tiles = caloris_size_ceil_div(whole->rows, TILE_ROWS);
+    job->out_tiles = min(pairs, caloris_size_ceil_div(wanted, job->row_tiles));
     if (job->out_tiles * job->row_tiles < wanted)
-        job->row_tiles = min(whole->all_blocks, ceil_div(wanted, job->out_tiles));
+        job->row_tiles = min(whole->all_blocks, caloris_size_ceil_div(wanted, job->out_tiles));
 }
 
 void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_kernels *kernels,
@@ -132,9 +128,10 @@ void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_
     job.sums = (char *)job.row_scale + scale_bytes(whole->rows);
     job.thread_bytes = thread_bytes(whole->matrix->format);
     job.whole.all_rows = whole->rows;
-    job.whole.all_blocks = ceil_div(whole->rows, kernels->block_rows);
+    job.whole.all_blocks = caloris_size_ceil_div(whole->rows, kernels->block_rows);
     job.blocks_per_task = PACK_NUMBERS / (whole->matrix->in * kernels->block_rows + 1) + 1;
-    caloris_pool_run(pool, ceil_div(job.whole.all_blocks, job.blocks_per_task), pack_blocks, &job);
+    caloris_pool_run(pool, caloris_size_ceil_div(job.whole.all_blocks, job.blocks_per_task),
+                     pack_blocks, &job);
     choose_grid(&job, (size_t)caloris_pool_threads(pool));
     caloris_pool_run(pool, job.row_tiles * job.out_tiles, run_tile, &job);
 }

@@ -55,9 +55,9 @@ static inline void pack_bf16_tiles(const float *x, size_t n, unsigned char *to, 
     pack_bf16_by(BLOCK_GROUPS, x, n, to, stride, scale);
 }
 
-/* q = round(127 x / max |x|), stored as q + 128. */
-static inline void pack_int8_by(size_t together, const float *x, size_t n, unsigned char *to,
-                                size_t stride, float *scale)
+/* q = round(127 x / max |x|), stored as q + offset: a constant at each call. */
+static inline void pack_int8_by(size_t together, int offset, const float *x, size_t n,
+                                unsigned char *to, size_t stride, float *scale)
 {
     const size_t all = caloris_panel_groups(CALORIS_FORMAT_INT8, n) * 4;
     const uint32_t magnitude = caloris_largest(x, n);
@@ -70,8 +70,8 @@ static inline void pack_int8_by(size_t together, const float *x, size_t n, unsig
         size_t count = all - at < PACK_BYTES ? all - at : PACK_BYTES;
         size_t given = !usable ? 0 : n - at < count ? n - at : count;
         for (size_t i = 0; i < given; i++)
-            q[i] = (unsigned char)(caloris_round_int(x[at + i] * inverse) + ROW_OFFSET);
-        memset(q + given, ROW_OFFSET, count - given);
+            q[i] = (unsigned char)(caloris_round_int(x[at + i] * inverse) + offset);
+        memset(q + given, offset, count - given);
         place_groups(q, count / 4, together, to + at / 4 / together * stride, stride);
     }
     *scale = usable ? most / 127 : most < CALORIS_INT8_LEAST ? 0 : NAN;
@@ -80,13 +80,19 @@ static inline void pack_int8_by(size_t together, const float *x, size_t n, unsig
 static inline void pack_int8(const float *x, size_t n, unsigned char *to, size_t stride,
                              float *scale)
 {
-    pack_int8_by(1, x, n, to, stride, scale);
+    pack_int8_by(1, ROW_OFFSET, x, n, to, stride, scale);
+}
+
+static inline void pack_int8_signed(const float *x, size_t n, unsigned char *to, size_t stride,
+                                    float *scale)
+{
+    pack_int8_by(1, 0, x, n, to, stride, scale);
 }
 
 static inline void pack_int8_tiles(const float *x, size_t n, unsigned char *to, size_t stride,
                                    float *scale)
 {
-    pack_int8_by(BLOCK_GROUPS, x, n, to, stride, scale);
+    pack_int8_by(BLOCK_GROUPS, ROW_OFFSET, x, n, to, stride, scale);
 }
 
 #endif

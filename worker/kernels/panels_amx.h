@@ -17,9 +17,10 @@
 #include <string.h>
 
 typedef __m512i vec; /* of what is not multiplied */
-enum { BLOCK_ROWS = 32, BLOCK_PANELS = 2, ROW_GROUPS = 16 };
-enum { FEW_BLOCKS = 4, FEW_SLICE_GROUPS = 128 };
+enum { BLOCK_ROWS = 32, BLOCK_PANELS = 2, ROW_GROUPS = 16, ROWS_SIGNED = 0 };
 
+#define OPEN_INT4_BLOCK open_int4_block
+#define OPENED_LINES    BLOCK_GROUPS
 #include "worker/kernels/panels_tile.h"
 
 enum { TILE_HEIGHT = 16, TILE_BYTES = TILE_HEIGHT * LINE_BYTES };
@@ -53,11 +54,11 @@ static void configure(size_t first_rows, size_t other_rows)
 #define DOT_TILES(sum, x, w) __asm__ volatile(TILE_DOT " %%tmm" #w ", %%tmm" #x ", %%tmm" #sum ::)
 
 /* Asks for a block of each of so many panels. */
-INLINE void ask_for_blocks(const unsigned char *next, size_t panel_bytes, size_t panels)
+INLINE void ask_for_blocks(const struct block *b, const unsigned char *next, size_t panels)
 {
     for (size_t p = 0; p < panels; p++) {
-        for (size_t at = 0; at < TILE_BYTES; at += LINE_BYTES)
-            __builtin_prefetch(next + p * panel_bytes + at, 0, 3);
+        for (size_t at = 0; at < b->ahead_bytes * BLOCK_GROUPS; at += LINE_BYTES)
+            __builtin_prefetch(next + p * b->panel_bytes + at, 0, 3);
     }
 }
 
@@ -67,23 +68,20 @@ INLINE void multiply(const struct block *b, size_t rows, size_t first_rows, bool
 {
     enum { SUM_BYTES = SUM_STRIDE * sizeof(sum_number) };
     sum_number *sums = b->sums, *other_sums = sums + first_rows * SUM_STRIDE;
-    /* The start of a panel, for every row. */
-    const void *from = b->start ? (const void *)b->start : sums;
-    const void *other_from = b->start ? (const void *)b->start : other_sums;
-    const size_t stride = b->start ? 0 : SUM_BYTES;
-    const size_t across = b->start ? b->panel_bytes : LINE_BYTES;
+    const char *from = b->from, *other_from = from + first_rows * b->from_row_bytes;
+    const size_t stride = b->from_row_bytes, across = b->from_panel_bytes;
     LOAD_TILE(0, from, stride);
     if (two)
-        LOAD_TILE(1, (const char *)from + across, stride);
+        LOAD_TILE(1, from + across, stride);
     if (others)
         LOAD_TILE(2, other_from, stride);
     if (others && two)
-        LOAD_TILE(3, (const char *)other_from + across, stride);
+        LOAD_TILE(3, other_from + across, stride);
     const unsigned char *x = b->x, *w = b->w, *next = b->w_ahead;
     for (size_t g = 0; g < b->groups; g += BLOCK_GROUPS) {
         LOAD_TILE(6, w, LINE_BYTES);
         LOAD_TILE(4, x, LINE_BYTES);
-        ask_for_blocks(next, b->panel_bytes, b->panels_ahead);
+        ask_for_blocks(b, next, two ? 2 : 1);
         DOT_TILES(0, 4, 6);
         if (two) {
             LOAD_TILE(7, w + b->w_stride, LINE_BYTES);
@@ -97,7 +95,7 @@ INLINE void multiply(const struct block *b, size_t rows, size_t first_rows, bool
             DOT_TILES(3, 5, 7);
         x += rows * LINE_BYTES;
         w += TILE_BYTES;
-        next += TILE_BYTES;
+        next += b->ahead_bytes * BLOCK_GROUPS;
     }
     STORE_TILE(0, sums, SUM_BYTES);
     if (two)

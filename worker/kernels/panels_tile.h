@@ -5,8 +5,8 @@
  *   vec                 a register
  *   sum_number          what a sum is: int32_t or float
  *   BLOCK_ROWS, BLOCK_PANELS   most rows and panels of a block
- *   FEW_BLOCKS, FEW_SLICE_GROUPS   INT4: slices of tiles of so few blocks, that opening takes as
- *                       long as multiplying, are so short: memory has something to do all the time
+ *   ROWS_SIGNED         whether rows are packed without their offset, so that sums start from 0
+ *   OPEN_INT4_BLOCK, OPENED_LINES   how INT4 blocks are opened, and to how many lines
  *
  * A slice of the panels stays in the first cache while all rows of the tile pass. Sums wait in
  * scratch between slices. Each sum is one chain over the depth in order, so that a row's bits do
@@ -22,8 +22,8 @@
 #include "base/size.h"
 
 enum {
-    OPEN_AHEAD = 8 * INT4_BLOCK_BYTES,
     SUM_STRIDE = TILE_PANELS * PANEL_OUTS, /* numbers from one row's sums to the next's */
+    ASKERS = 4,
 };
 
 /* One block of rows over one slice of the depth. */
@@ -32,18 +32,28 @@ struct block {
     const unsigned char *w; /* panel 0 there */
     size_t w_stride;        /* from one panel's to the next one's */
     size_t groups;
-    const unsigned char *start;   /* of panel 0, in the first slice; else NULL: go on from sums */
+    const void *from;                        /* what sums go on from: that of row 0, panel 0; */
+    size_t from_row_bytes, from_panel_bytes; /* from one row's, one panel's to the next one's */
+    sum_number *sums;                        /* [rows, SUM_STRIDE] */
     size_t panel_bytes;           /* from one panel to the next, as they stand in memory */
-    sum_number *sums;             /* [rows, SUM_STRIDE] */
-    size_t panels_ahead;          /* 0, 1 or BLOCK_PANELS */
-    const unsigned char *w_ahead; /* weights of so many panels to be asked for, as many as w */
+    const unsigned char *w_ahead; /* weights to be asked for, of as many panels: */
+    size_t ahead_bytes;           /* for each group */
     const unsigned char *x_ahead; /* rows to be asked for, as many as x */
 };
 
-/* sums = start or sums + rows times panels: 1 or BLOCK_PANELS of them. */
+/* sums = from + rows times panels: 1 or BLOCK_PANELS of them. */
 static void multiply_block(const struct block *b, size_t rows, size_t panels);
 
 #define INLINE static inline __attribute__((always_inline))
+
+enum { VEC_BYTES = sizeof(vec) };
+
+INLINE vec load_vec(const void *from)
+{
+    vec v;
+    memcpy(&v, from, sizeof(v));
+    return v;
+}
 
 /* y = sum * scale of the row * scale of the output (+ beta y), n outputs: a constant at the call
  * that matters. */
@@ -100,24 +110,26 @@ static void ask_for_y(const struct slice *slice, size_t row, size_t rows)
     }
 }
 
-/* INT4: the slice's weights as INT8. Those that come OPEN_AHEAD later are asked for meanwhile. */
-static void open_slice(const struct slice *slice, const unsigned char *w, size_t panel_bytes)
+/* INT4: the slice's weights as they are multiplied. Meanwhile weights are asked for as in blocks. */
+static void open_slice(const struct slice *slice, const unsigned char *w, size_t panel_bytes,
+                       const unsigned char *w_ahead, size_t ahead_bytes)
 {
     unsigned char *to = slice->tile->opened;
-    for (size_t p = 0; p < slice->panels; p++) {
-        const unsigned char *block = w + p * panel_bytes;
+    for (size_t p = 0; p < slice->panels; p++, w += panel_bytes, w_ahead += panel_bytes) {
+        const unsigned char *block = w, *next = w_ahead;
         for (size_t g = 0; g < slice->groups; g += BLOCK_GROUPS, block += INT4_BLOCK_BYTES) {
-#pragma GCC unroll 16
-            for (size_t line = 0; line < INT4_BLOCK_BYTES; line += LINE_BYTES)
-                __builtin_prefetch(block + OPEN_AHEAD + line, 0, 3);
-            open_int4_block(block, to);
-            to += BLOCK_GROUPS * LINE_BYTES;
+            for (size_t at = 0; at < ahead_bytes * BLOCK_GROUPS; at += LINE_BYTES)
+                __builtin_prefetch(next + at, 0, 3);
+            next += ahead_bytes * BLOCK_GROUPS;
+            OPEN_INT4_BLOCK(block, to);
+            to += OPENED_LINES * LINE_BYTES;
         }
     }
 }
 
 static void multiply_slice(const struct slice *slice)
 {
+    static const sum_number no_sums[PANEL_OUTS];
     const struct caloris_gemm_tile *tile = slice->tile;
     const bool closed = tile->matrix->format == CALORIS_FORMAT_INT4;
     const size_t block_bytes = caloris_block_bytes(tile->matrix->format);
@@ -125,31 +137,40 @@ static void multiply_slice(const struct slice *slice)
     const size_t row_bytes = caloris_row_bytes(tile->matrix->format, tile->matrix->in);
     const unsigned char *start =
         (const unsigned char *)tile->matrix->data + slice->panel * panel_bytes;
+    const void *begin = ROWS_SIGNED ? (const void *)no_sums : start;
     const unsigned char *w = start + LINE_BYTES + slice->group / BLOCK_GROUPS * block_bytes;
-    /* Of memory: the next slice, or the first of the next panels. One block asks for all of it, of
-     * several each for a panel, so that the others have something to do meanwhile. Opening asks for
-     * itself. */
+    /* Of memory: the next slice, or the first of the next panels. Opening and the first blocks ask
+     * for a part each, so that memory and multipliers have something to do all the time. */
     const unsigned char *ahead = slice->last ? start + slice->panels * panel_bytes + LINE_BYTES
                                              : w + slice->groups / BLOCK_GROUPS * block_bytes;
+    const size_t could_ask = tile->row_blocks + closed;
+    const size_t askers = could_ask < ASKERS ? could_ask : ASKERS;
+    const size_t ahead_bytes = caloris_size_ceil_div(block_bytes, BLOCK_GROUPS * askers);
     if (closed)
-        open_slice(slice, w, panel_bytes);
+        open_slice(slice, w, panel_bytes, ahead, ahead_bytes);
     const unsigned char *x = tile->packed;
+    /* As caloris_size_deal does it, but with one division for all blocks. */
+    const size_t share = tile->all_rows / tile->all_blocks;
+    const size_t larger = tile->all_rows % tile->all_blocks;
     for (size_t i = 0, row = 0, rows; i < tile->row_blocks; i++, row += rows) {
-        size_t row_of_all;
-        caloris_size_deal(tile->all_rows, tile->all_blocks, tile->block_first + i, &row_of_all,
-                          &rows);
+        rows = share + (tile->block_first + i < larger);
+        const size_t asker = i + closed;
+        sum_number *sums = slice->sums + row * SUM_STRIDE;
         const struct block b = {
             .x = x + slice->group * rows * GROUP_BYTES,
             .w = closed ? tile->opened : w,
-            .w_stride = closed ? slice->groups * LINE_BYTES : panel_bytes,
+            .w_stride =
+                closed ? slice->groups / BLOCK_GROUPS * OPENED_LINES * LINE_BYTES : panel_bytes,
             .groups = slice->groups,
-            .start = slice->group == 0 ? start : NULL,
+            .from = slice->group > 0 ? (const void *)sums : begin,
+            .from_row_bytes = slice->group > 0 ? SUM_STRIDE * sizeof(*sums) : 0,
+            .from_panel_bytes = slice->group > 0 ? LINE_BYTES
+                                : ROWS_SIGNED    ? 0
+                                                 : panel_bytes,
+            .sums = sums,
             .panel_bytes = panel_bytes,
-            .sums = slice->sums + row * SUM_STRIDE,
-            .panels_ahead = closed                  ? 0
-                            : tile->row_blocks == 1 ? slice->panels
-                                                    : i < slice->panels,
-            .w_ahead = i == 0 ? ahead : ahead + panel_bytes,
+            .w_ahead = asker < askers ? ahead + asker * ahead_bytes * slice->groups : w,
+            .ahead_bytes = asker < askers ? ahead_bytes : 0,
             .x_ahead = x + (slice->group + row_bytes / GROUP_BYTES) * rows * GROUP_BYTES,
         };
         if (slice->last)
@@ -165,9 +186,10 @@ static void multiply_slice(const struct slice *slice)
 static void gemm(const struct caloris_gemm_tile *tile)
 {
     const size_t all_groups = caloris_panel_groups(tile->matrix->format, tile->matrix->in);
-    const size_t end = (tile->out_first + tile->out_count + PANEL_OUTS - 1) / PANEL_OUTS;
-    const bool few = tile->row_blocks <= FEW_BLOCKS && tile->matrix->format == CALORIS_FORMAT_INT4;
-    const size_t most = few ? FEW_SLICE_GROUPS : SLICE_GROUPS;
+    const size_t end = caloris_size_ceil_div(tile->out_first + tile->out_count, PANEL_OUTS);
+    /* What INT4 is opened to has the first cache to share with what it is opened from. */
+    const size_t most =
+        tile->matrix->format == CALORIS_FORMAT_INT4 ? SLICE_GROUPS / BLOCK_PANELS : SLICE_GROUPS;
     struct slice slice = {.tile = tile, .panel = tile->out_first / PANEL_OUTS, .sums = tile->sums};
     for (; slice.panel < end; slice.panel += slice.panels) {
         slice.panels = end - slice.panel < BLOCK_PANELS ? 1 : BLOCK_PANELS;

@@ -8,37 +8,26 @@
  *   dot(sum, x, w)      sum + the products of the 4 bytes, lane by lane
  *   sum_number          what stands in the lanes of a sum: int32_t or float
  *   BLOCK_ROWS, BLOCK_PANELS   of a register block: what the registers hold
+ *   ROWS_SIGNED         as in panels_tile.h
  */
 #ifndef CALORIS_KERNELS_PANELS_VECTOR_H
 #define CALORIS_KERNELS_PANELS_VECTOR_H
 
-enum { FEW_BLOCKS = 4, FEW_SLICE_GROUPS = 32 };
-
+#define OPEN_INT4_BLOCK open_int4_block
+#define OPENED_LINES    BLOCK_GROUPS
 #include "worker/kernels/panels_tile.h"
 
-enum { VEC_BYTES = sizeof(vec) };
-
-INLINE vec load_vec(const void *from)
-{
-    vec v;
-    memcpy(&v, from, sizeof(v));
-    return v;
-}
-
-/* rows, panels and panels_ahead are constants at each call. */
-INLINE void multiply(const struct block *b, size_t rows, size_t panels, size_t panels_ahead)
+/* rows and panels are constants at each call. */
+INLINE void multiply(const struct block *b, size_t rows, size_t panels)
 {
     const size_t vecs = panels * VECS;
     vec sum[BLOCK_ROWS][BLOCK_PANELS * VECS];
 #pragma GCC unroll 16
     for (size_t r = 0; r < rows; r++) {
 #pragma GCC unroll 4
-        for (size_t v = 0; v < vecs; v++) {
-            const unsigned char *from =
-                b->start ? b->start + v / VECS * b->panel_bytes + v % VECS * VEC_BYTES
-                         : (const unsigned char *)(b->sums + r * SUM_STRIDE) + v * VEC_BYTES;
-            sum[r][v] = load_vec(from);
-        }
+        for (size_t v = 0; v < vecs; v++)
+            sum[r][v] = load_vec((const unsigned char *)b->from + r * b->from_row_bytes +
+                                 v / VECS * b->from_panel_bytes + v % VECS * VEC_BYTES);
     }
     const unsigned char *x = b->x, *w = b->w, *next = b->w_ahead, *next_x = b->x_ahead;
     for (size_t g = 0; g < b->groups; g++) {
@@ -47,9 +36,9 @@ INLINE void multiply(const struct block *b, size_t rows, size_t panels, size_t p
         for (size_t v = 0; v < vecs; v++)
             right[v] = open_weights(load_vec(w + v / VECS * b->w_stride + v % VECS * VEC_BYTES));
 #pragma GCC unroll 2
-        for (size_t p = 0; p < panels_ahead; p++)
+        for (size_t p = 0; p < panels; p++)
             __builtin_prefetch(next + p * b->panel_bytes, 0, 3);
-        next += LINE_BYTES;
+        next += b->ahead_bytes;
         __builtin_prefetch(next_x, 0, 3);
         next_x += rows * GROUP_BYTES;
 #pragma GCC unroll 16
@@ -77,13 +66,9 @@ INLINE void multiply(const struct block *b, size_t rows, size_t panels, size_t p
     {                                                                                              \
         enum { ROWS = n < BLOCK_ROWS ? n : BLOCK_ROWS };                                           \
         if (panels < BLOCK_PANELS)                                                                 \
-            multiply(b, ROWS, 1, 1);                                                               \
-        else if (b->panels_ahead == 0)                                                             \
-            multiply(b, ROWS, BLOCK_PANELS, 0);                                                    \
-        else if (b->panels_ahead == 1)                                                             \
-            multiply(b, ROWS, BLOCK_PANELS, 1);                                                    \
+            multiply(b, ROWS, 1);                                                                  \
         else                                                                                       \
-            multiply(b, ROWS, BLOCK_PANELS, BLOCK_PANELS);                                         \
+            multiply(b, ROWS, BLOCK_PANELS);                                                       \
     }
 MULTIPLY(1)
 MULTIPLY(2)

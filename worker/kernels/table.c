@@ -48,6 +48,14 @@ static const struct caloris_matrix_kernels *const int8_list[] = {
     &caloris_int8_avx512_vnni, &caloris_int8_amx,
 #endif
 };
+/* All but AVX2 open it to INT8 as they go. */
+static const struct caloris_matrix_kernels *const int4_list[] = {
+    &caloris_int8_ref,
+#if defined(__x86_64__)
+    &caloris_int4_avx2,        &caloris_int8_avx_vnni, &caloris_int8_avx512,
+    &caloris_int8_avx512_vnni, &caloris_int8_amx,
+#endif
+};
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
@@ -58,7 +66,7 @@ static const struct {
     [CALORIS_FORMAT_FP32] = {f32_list, COUNT(f32_list)},
     [CALORIS_FORMAT_BF16] = {bf16_list, COUNT(bf16_list)},
     [CALORIS_FORMAT_INT8] = {int8_list, COUNT(int8_list)},
-    [CALORIS_FORMAT_INT4] = {int8_list, COUNT(int8_list)}, /* which open it as they go */
+    [CALORIS_FORMAT_INT4] = {int4_list, COUNT(int4_list)},
 };
 
 static struct {

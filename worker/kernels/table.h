@@ -48,7 +48,7 @@ struct caloris_gemm_tile {
     size_t all_rows;
     const float *row_scale; /* [rows] */
     void *sums;             /* [SUM_ROWS, TILE_PANELS * PANEL_OUTS] 4-byte numbers of this thread */
-    unsigned char *opened;  /* INT4: [TILE_PANELS, SLICE_GROUPS] lines of this thread */
+    unsigned char *opened;  /* INT4: SLICE_GROUPS groups, as they are multiplied */
 };
 
 /* One row at a time (attention: some query rows of one head). What a row becomes never depends on
@@ -106,7 +106,7 @@ extern const struct caloris_matrix_kernels caloris_bf16_ref, caloris_int8_ref;
 #if defined(__x86_64__)
 extern const struct caloris_matrix_kernels caloris_bf16_avx2, caloris_bf16_avx512,
     caloris_bf16_avx512_bf16, caloris_bf16_amx, caloris_int8_avx2, caloris_int8_avx_vnni,
-    caloris_int8_avx512, caloris_int8_avx512_vnni, caloris_int8_amx;
+    caloris_int8_avx512, caloris_int8_avx512_vnni, caloris_int8_amx, caloris_int4_avx2;
 #endif
 
 /* gemm_panels.c: a whole product whose rows are packed first. scratch as in kernels.h. */
