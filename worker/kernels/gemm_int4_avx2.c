@@ -1,6 +1,7 @@
-/* INT4 products in AVX2, without going through INT8: u - zero of a run is in ±15, so that vpmaddubsw
- * and three additions of 16 bits sum the 16 numbers of a run for 8 outputs (16 * 255 * 15 / 2 fits),
- * and vpmaddwd multiplies by the step: 9 instructions where INT8 takes 16, and the same int32. */
+/* INT4 products in AVX2, without going through INT8: u - zero of a run is in ±15, so that
+ * vpmaddubsw and additions of 16 bits sum the 16 numbers of a run for 8 outputs (8 * 255 * 15
+ * fits), and vpmaddwd multiplies by the step: 9 instructions where INT8 takes 16, and the same
+ * int32. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -23,7 +24,7 @@ INLINE vec row_group(const unsigned char *x)
     return _mm256_set1_epi32(group);
 }
 
-/* In assembly: gcc 12 takes the sum of a run apart to add it in pairs, and runs out of registers. */
+/* In assembly: gcc 12 takes the sum of a run apart, adds it in pairs, and runs out of registers. */
 INLINE vec add_pairs(vec sum, vec x, vec w)
 {
     vec pairs;

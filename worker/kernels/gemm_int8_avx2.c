@@ -1,6 +1,6 @@
-/* INT8 products in AVX2, which multiplies unsigned by signed bytes only: weights without their signs
- * by the row's numbers with them. Numbers are in ±127, so that the two products that vpmaddubsw adds
- * in 16 bits are at most 2 * 127², and nothing saturates. */
+/* INT8 products in AVX2, which multiplies unsigned by signed bytes only: weights without their
+ * signs by the row's numbers with them. Numbers are in ±127, so that the two products that
+ * vpmaddubsw adds in 16 bits are at most 2 * 127², and nothing saturates. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>

@@ -110,7 +110,7 @@ static void ask_for_y(const struct slice *slice, size_t row, size_t rows)
     }
 }
 
-/* INT4: the slice's weights as they are multiplied. Meanwhile weights are asked for as in blocks. */
+/* INT4: the slice's weights as they are multiplied. Weights are asked for as in blocks. */
 static void open_slice(const struct slice *slice, const unsigned char *w, size_t panel_bytes,
                        const unsigned char *w_ahead, size_t ahead_bytes)
 {
