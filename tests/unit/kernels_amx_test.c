@@ -115,7 +115,7 @@ static void multiply_by(const struct caloris_matrix_kernels *kernels,
     };
     void *scratch = memory_of(
         caloris_gemm_scratch_bytes(matrix->format, rows, matrix->in, caloris_pool_threads(pool)));
-    caloris_gemm_panels(pool, kernels, &whole, scratch);
+    caloris_gemm_panels(pool, kernels, &whole, NULL, scratch);
     free(scratch);
 }
 

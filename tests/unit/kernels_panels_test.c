@@ -425,6 +425,60 @@ static void rows_do_not_depend_on_their_company(void **state)
     on_every_isa(check_company);
 }
 
+/* Rows made on the way give the bits of rows that were made before; what is added stays, also where
+ * there is nothing to multiply. */
+static void check_made(const char *isa)
+{
+    enum { ROWS = 37, IN = 203 };
+    static const size_t outs[] = {0, 61};
+    float *norm = rolled(IN, 1), *added = rolled(ROWS * IN, 1), *x = rolled(ROWS * 2 * IN, 2);
+    float *sum = filled(ROWS * IN, 0), *before = filled(ROWS * IN, 0),
+          *begin = filled(ROWS * IN, 0);
+    for (size_t c = 0; c < 12; c++) {
+        const enum caloris_format format = (enum caloris_format)(BF16 + c / 4);
+        const size_t out = outs[c / 2 % 2];
+        const bool gated = c % 2;
+        float *w = rolled(61 * IN, 1), *y = filled(ROWS * 61, 7), *wanted = filled(ROWS * 61, 7);
+        struct caloris_matrix matrix = made(format, out, IN, w);
+        const struct caloris_made_rows rows = {
+            .x = x, .added = gated ? NULL : added, .norm = gated ? NULL : norm, .eps = 1e-5f};
+        memcpy(begin, x, ROWS * IN * sizeof(float));
+        memcpy(sum, x, ROWS * IN * sizeof(float));
+        if (gated) {
+            caloris_swiglu(pool, x, ROWS, IN, before);
+        } else {
+            caloris_add(pool, sum, added, ROWS * IN);
+            caloris_rmsnorm(pool, sum, norm, 1e-5f, ROWS, IN, before);
+        }
+        multiply(&matrix, before, IN, ROWS, wanted, 61, 0);
+        void *scratch =
+            memory_of(caloris_gemm_scratch_bytes(format, ROWS, IN, caloris_pool_threads(pool)));
+        caloris_gemm_made(pool, &matrix, &rows, ROWS, y, 61, scratch);
+        for (size_t i = 0; i < ROWS * 61; i++)
+            same_float(gated ? "made by SwiGLU" : "made by RMSNorm", isa, i, y[i], wanted[i]);
+        for (size_t i = 0; i < ROWS * IN; i++)
+            same_float("what is added", isa, i, x[i], sum[i]);
+        memcpy(x, begin, ROWS * IN * sizeof(float));
+        free(scratch);
+        free(matrix.data);
+        free(w);
+        free(y);
+        free(wanted);
+    }
+    free(norm);
+    free(added);
+    free(x);
+    free(sum);
+    free(before);
+    free(begin);
+}
+
+static void rows_are_made_on_the_way(void **state)
+{
+    (void)state;
+    on_every_isa(check_made);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -435,6 +489,7 @@ int main(void)
         cmocka_unit_test(bf16_sums_are_ordered),
         cmocka_unit_test(what_is_no_number_stays_in_its_row),
         cmocka_unit_test(rows_do_not_depend_on_their_company),
+        cmocka_unit_test(rows_are_made_on_the_way),
     };
     return cmocka_run_group_tests(tests, start_pool, stop_pool);
 }

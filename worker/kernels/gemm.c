@@ -92,7 +92,7 @@ void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix
         .out_tiles = 1,
     };
     if (job.kernels->block_rows > 0) {
-        caloris_gemm_panels(pool, job.kernels, &job.whole, scratch);
+        caloris_gemm_panels(pool, job.kernels, &job.whole, NULL, scratch);
         return;
     }
     size_t threads = (size_t)caloris_pool_threads(pool);
@@ -103,4 +103,13 @@ void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix
     if (threads > 1 && worth > 1)
         choose_grid(&job, worth);
     caloris_pool_run(pool, job.row_tiles * job.out_tiles, run_tile, &job);
+}
+
+void caloris_gemm_made(struct caloris_pool *pool, const struct caloris_matrix *matrix,
+                       const struct caloris_made_rows *made, size_t rows, float *y, size_t y_stride,
+                       void *scratch)
+{
+    const struct caloris_gemm_tile whole = {
+        .matrix = matrix, .y = y, .y_stride = y_stride, .rows = rows, .out_count = matrix->out};
+    caloris_gemm_panels(pool, caloris_matrix_kernels(matrix->format), &whole, made, scratch);
 }

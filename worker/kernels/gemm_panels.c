@@ -15,9 +15,10 @@ enum {
     PACK_NUMBERS = 1 << 15, /* of a task that packs rows */
 };
 
-/* What stands in scratch: packed rows, their scales, sums of each thread. */
+/* What stands in scratch: packed rows, their scales; of each thread sums, what is opened, a row. */
 struct job {
     struct caloris_gemm_tile whole;
+    const struct caloris_made_rows *made; /* or NULL */
     const struct caloris_matrix_kernels *kernels;
     unsigned char *packed;
     float *row_scale;
@@ -37,22 +38,27 @@ static size_t scale_bytes(size_t rows)
     return caloris_size_round_up(rows * sizeof(float), 64);
 }
 
-/* Of one thread. */
-static size_t thread_bytes(enum caloris_format format)
+/* Of one thread: where it has a row that is made, and all. */
+static size_t row_at(enum caloris_format format)
 {
     return SUMS_BYTES + (format == CALORIS_FORMAT_INT4 ? OPENED_BYTES : 0);
+}
+
+static size_t thread_bytes(enum caloris_format format, size_t in)
+{
+    return row_at(format) + caloris_size_round_up(in * sizeof(float), LINE_BYTES);
 }
 
 size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, size_t max_in,
                                   int threads)
 {
-    size_t packed, sums, bytes;
+    size_t packed, of_threads, bytes;
     if (format == CALORIS_FORMAT_FP32)
         return 0;
     if (max_in > SIZE_MAX / 8 || max_rows > SIZE_MAX / 8 ||
         !caloris_size_mul(max_rows, caloris_row_bytes(format, max_in), &packed) ||
-        !caloris_size_mul((size_t)threads, thread_bytes(format), &sums) ||
-        !caloris_size_add(packed, sums, &bytes) ||
+        !caloris_size_mul((size_t)threads, thread_bytes(format, max_in), &of_threads) ||
+        !caloris_size_add(packed, of_threads, &bytes) ||
         !caloris_size_add(bytes, scale_bytes(max_rows), &bytes))
         return SIZE_MAX;
     return bytes;
@@ -60,18 +66,23 @@ size_t caloris_gemm_scratch_bytes(enum caloris_format format, size_t max_rows, s
 
 static void pack_blocks(void *arg, size_t index, int thread)
 {
-    (void)thread;
     const struct job *job = arg;
     const struct caloris_gemm_tile *whole = &job->whole;
+    float *made =
+        (float *)(job->sums + (size_t)thread * job->thread_bytes + row_at(whole->matrix->format));
     const size_t first = index * job->blocks_per_task;
     const size_t together = (job->kernels->row_groups ? job->kernels->row_groups : 1) * GROUP_BYTES;
     for (size_t b = first; b < min(whole->all_blocks, first + job->blocks_per_task); b++) {
         size_t row, rows;
         caloris_size_deal(whole->rows, whole->all_blocks, b, &row, &rows);
-        for (size_t r = 0; r < rows; r++)
-            job->kernels->pack(whole->x + (row + r) * whole->x_stride, whole->matrix->in,
+        for (size_t r = 0; r < rows; r++) {
+            const float *x = job->made ? made : whole->x + (row + r) * whole->x_stride;
+            if (job->made)
+                caloris_make_row(job->made, row + r, whole->matrix->in, made);
+            job->kernels->pack(x, whole->matrix->in,
                                job->packed + row * job->row_bytes + r * together, rows * together,
                                &job->row_scale[row + r]);
+        }
     }
 }
 
@@ -120,18 +131,21 @@ static void choose_grid(struct job *job, size_t threads)
 }
 
 void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_kernels *kernels,
-                         const struct caloris_gemm_tile *whole, void *scratch)
+                         const struct caloris_gemm_tile *whole,
+                         const struct caloris_made_rows *made, void *scratch)
 {
-    struct job job = {.whole = *whole, .kernels = kernels, .packed = scratch};
+    struct job job = {.whole = *whole, .made = made, .kernels = kernels, .packed = scratch};
     job.row_bytes = caloris_row_bytes(whole->matrix->format, whole->matrix->in);
     job.row_scale = (float *)(job.packed + whole->rows * job.row_bytes);
     job.sums = (char *)job.row_scale + scale_bytes(whole->rows);
-    job.thread_bytes = thread_bytes(whole->matrix->format);
+    job.thread_bytes = thread_bytes(whole->matrix->format, whole->matrix->in);
     job.whole.all_rows = whole->rows;
     job.whole.all_blocks = caloris_size_ceil_div(whole->rows, kernels->block_rows);
     job.blocks_per_task = PACK_NUMBERS / (whole->matrix->in * kernels->block_rows + 1) + 1;
     caloris_pool_run(pool, caloris_size_ceil_div(job.whole.all_blocks, job.blocks_per_task),
                      pack_blocks, &job);
+    if (whole->rows == 0 || whole->out_count == 0)
+        return;
     choose_grid(&job, (size_t)caloris_pool_threads(pool));
     caloris_pool_run(pool, job.row_tiles * job.out_tiles, run_tile, &job);
 }

@@ -151,6 +151,19 @@ void caloris_gemm(struct caloris_pool *pool, const struct caloris_matrix *matrix
                   size_t x_stride, size_t rows, float *y, size_t y_stride, float beta,
                   void *scratch);
 
+/* Rows that a product multiplies and nobody else wants: made one at a time and packed at once, so
+ * that they pass through no memory. The same bits as the functions below make. */
+struct caloris_made_rows {
+    float *x;           /* RMSNorm: [rows, in]; SwiGLU: [rows, 2 in], gate and up */
+    const float *added; /* RMSNorm: [rows, in] that is added to x first, and stays; or NULL */
+    const float *norm;  /* RMSNorm: its weights [in]; NULL: SwiGLU */
+    float eps;
+};
+/* y [rows, y_stride] = those rows times matrixᵀ; matrix: any format but FP32. */
+void caloris_gemm_made(struct caloris_pool *pool, const struct caloris_matrix *matrix,
+                       const struct caloris_made_rows *made, size_t rows, float *y, size_t y_stride,
+                       void *scratch);
+
 /* y[r] = w ⊙ x[r] / sqrt(mean(x[r]²) + eps); x, y [rows, n]; y may be x.
  * RMSNorm, arXiv 1910.07467 */
 void caloris_rmsnorm(struct caloris_pool *pool, const float *x, const float *w, float eps,

@@ -122,6 +122,19 @@ void caloris_add(struct caloris_pool *pool, float *x, const float *y, size_t n)
     run_rows(pool, &job, 1, add_task);
 }
 
+void caloris_make_row(const struct caloris_made_rows *made, size_t row, size_t n, float *to)
+{
+    const struct caloris_row_kernels *kernels = caloris_rows();
+    if (!made->norm) {
+        const float *gate = made->x + row * 2 * n;
+        kernels->swiglu(gate, gate + n, n, to);
+        return;
+    }
+    if (made->added)
+        kernels->add(made->x + row * n, made->added + row * n, n);
+    kernels->rmsnorm(made->x + row * n, made->norm, made->eps, n, to);
+}
+
 struct attend_job {
     const struct caloris_row_kernels *kernels;
     const struct caloris_attention *canvas;

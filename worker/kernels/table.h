@@ -109,9 +109,14 @@ extern const struct caloris_matrix_kernels caloris_bf16_avx2, caloris_bf16_avx51
     caloris_int8_avx512, caloris_int8_avx512_vnni, caloris_int8_amx, caloris_int4_avx2;
 #endif
 
-/* gemm_panels.c: a whole product whose rows are packed first. scratch as in kernels.h. */
+/* gemm_panels.c: a whole product whose rows are packed first: those of `whole`, or, unless it is
+ * NULL, made. scratch as in kernels.h. */
 void caloris_gemm_panels(struct caloris_pool *pool, const struct caloris_matrix_kernels *kernels,
-                         const struct caloris_gemm_tile *whole, void *scratch);
+                         const struct caloris_gemm_tile *whole,
+                         const struct caloris_made_rows *made, void *scratch);
+
+/* rows.c: one row of them, n numbers. */
+void caloris_make_row(const struct caloris_made_rows *made, size_t row, size_t n, float *to);
 
 /* The entries in use. */
 const struct caloris_row_kernels *caloris_rows(void);

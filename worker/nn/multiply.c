@@ -40,6 +40,20 @@ void caloris_nn_largest(const float *x, size_t rows, size_t n, float *max)
     }
 }
 
+static void lap_product(struct caloris_nn *nn, enum caloris_phase phase,
+                        const struct caloris_matrix *matrix, const struct caloris_apart *apart,
+                        size_t rows)
+{
+    if (!nn->profile.on)
+        return;
+    const double in = (double)(matrix->in + apart->n), out = (double)matrix->out;
+    const double r = (double)rows;
+    double weights = (double)caloris_matrix_bytes(matrix->format, matrix->out, matrix->in);
+    if (apart->n > 0)
+        weights += (double)caloris_matrix_bytes(CALORIS_FORMAT_BF16, matrix->out, apart->n);
+    caloris_nn_lap(nn, phase, 2 * r * in * out, weights + r * (in + out) * sizeof(float));
+}
+
 void caloris_nn_multiply(struct caloris_nn *nn, enum caloris_phase phase,
                          const struct caloris_matrix *matrix, const struct caloris_apart *apart,
                          float *x, size_t rows, float *y, size_t y_stride)
@@ -55,12 +69,37 @@ void caloris_nn_multiply(struct caloris_nn *nn, enum caloris_phase phase,
                      nn->gemm_scratch);
         caloris_pool_run(nn->pool, rows, move_back, &move);
     }
-    if (!nn->profile.on)
+    lap_product(nn, phase, matrix, apart, rows);
+}
+
+/* made, as rows of memory. */
+static void make_rows(struct caloris_nn *nn, const struct caloris_made_rows *made, size_t in,
+                      size_t rows, float *x)
+{
+    const double numbers = (double)(rows * in);
+    if (!made->norm) {
+        caloris_swiglu(nn->pool, made->x, rows, in, x);
+        caloris_nn_lap(nn, CALORIS_PHASE_SWIGLU, 5 * numbers, 3 * numbers * sizeof(float));
         return;
-    const double in = (double)(matrix->in + apart->n), out = (double)matrix->out;
-    const double r = (double)rows;
-    double weights = (double)caloris_matrix_bytes(matrix->format, matrix->out, matrix->in);
-    if (apart->n > 0)
-        weights += (double)caloris_matrix_bytes(CALORIS_FORMAT_BF16, matrix->out, apart->n);
-    caloris_nn_lap(nn, phase, 2 * r * in * out, weights + r * (in + out) * sizeof(float));
+    }
+    if (made->added)
+        caloris_add(nn->pool, made->x, made->added, rows * in);
+    caloris_rmsnorm(nn->pool, made->x, made->norm, made->eps, rows, in, x);
+    caloris_nn_lap(nn, CALORIS_PHASE_NORMS, (made->added ? 5 : 4) * numbers,
+                   (made->added ? 5 : 2) * numbers * sizeof(float));
+}
+
+void caloris_nn_multiply_made(struct caloris_nn *nn, enum caloris_phase phase,
+                              const struct caloris_matrix *matrix,
+                              const struct caloris_apart *apart,
+                              const struct caloris_made_rows *made, float *x, size_t rows, float *y,
+                              size_t y_stride)
+{
+    if (matrix->format == CALORIS_FORMAT_FP32 || apart->n > 0 || nn->largest) {
+        make_rows(nn, made, matrix->in, rows, x);
+        caloris_nn_multiply(nn, phase, matrix, apart, x, rows, y, y_stride);
+        return;
+    }
+    caloris_gemm_made(nn->pool, matrix, made, rows, y, y_stride, nn->gemm_scratch);
+    lap_product(nn, phase, matrix, apart, rows);
 }

@@ -277,7 +277,8 @@ static void lap_attention(struct caloris_nn *nn, const struct caloris_nn_rows *r
     caloris_nn_lap(nn, CALORIS_PHASE_ATTENTION, operations, bytes);
 }
 
-/* x += W_o attention(rope(W_q n), rope(W_k n), W_v n), n = rmsnorm(x), summed over ranks. */
+/* n = W_o attention(rope(W_q m), rope(W_k m), W_v m), m = rmsnorm(x), summed over ranks: what mlp
+ * adds to x. */
 static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *rows,
                      struct caloris_err *err)
 {
@@ -288,10 +289,10 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
     float *qkv = nn->wide;                         /* [R, (h + 2 k) hd] */
     float *mixed = nn->wide + rows->rows * stride; /* [R, h hd] */
 
-    caloris_rmsnorm(nn->pool, nn->x, layer->attn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
-    lap_vectors(nn, CALORIS_PHASE_NORMS, 4, 2, rows->rows * c->hidden);
-    caloris_nn_multiply(nn, CALORIS_PHASE_QKV, &layer->qkv, &layer->apart[CALORIS_PRODUCT_QKV],
-                        nn->n, rows->rows, qkv, stride);
+    const struct caloris_made_rows normed = {
+        .x = nn->x, .norm = layer->attn_norm, .eps = c->norm_eps};
+    caloris_nn_multiply_made(nn, CALORIS_PHASE_QKV, &layer->qkv, &layer->apart[CALORIS_PRODUCT_QKV],
+                             &normed, nn->n, rows->rows, qkv, stride);
     caloris_rope(nn->pool, qkv, stride, rows->rows, h + k, hd, hd, rows->position, nn->rope);
 
     struct keep_task keep = {nn, rows, qkv, kept(nn, l)};
@@ -302,14 +303,10 @@ static int attention(struct caloris_nn *nn, size_t l, const struct caloris_nn_ro
     lap_attention(nn, rows);
     caloris_nn_multiply(nn, CALORIS_PHASE_O, &layer->o, &layer->apart[CALORIS_PRODUCT_O], mixed,
                         rows->rows, nn->n, c->hidden);
-    if (allreduce(nn, nn->n, rows->rows, err) < 0)
-        return -1;
-    caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);
-    lap_vectors(nn, CALORIS_PHASE_NORMS, 1, 3, rows->rows * c->hidden);
-    return 0;
+    return allreduce(nn, nn->n, rows->rows, err);
 }
 
-/* x += W_down (silu(W_gate n) ⊙ W_up n), n = rmsnorm(x), summed over ranks. */
+/* x += n; x += W_down (silu(W_gate m) ⊙ W_up m), m = rmsnorm(x), summed over ranks. */
 static int mlp(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *rows,
                struct caloris_err *err)
 {
@@ -319,14 +316,15 @@ static int mlp(struct caloris_nn *nn, size_t l, const struct caloris_nn_rows *ro
     float *gate_up = nn->wide;                    /* [R, 2 f] */
     float *gated = nn->wide + rows->rows * 2 * f; /* [R, f] */
 
-    caloris_rmsnorm(nn->pool, nn->x, layer->ffn_norm, c->norm_eps, rows->rows, c->hidden, nn->n);
-    lap_vectors(nn, CALORIS_PHASE_NORMS, 4, 2, rows->rows * c->hidden);
-    caloris_nn_multiply(nn, CALORIS_PHASE_GATE_UP, &layer->gate_up,
-                        &layer->apart[CALORIS_PRODUCT_GATE_UP], nn->n, rows->rows, gate_up, 2 * f);
-    caloris_swiglu(nn->pool, gate_up, rows->rows, f, gated);
-    lap_vectors(nn, CALORIS_PHASE_SWIGLU, 5, 3, rows->rows * f);
-    caloris_nn_multiply(nn, CALORIS_PHASE_DOWN, &layer->down, &layer->apart[CALORIS_PRODUCT_DOWN],
-                        gated, rows->rows, nn->n, c->hidden);
+    const struct caloris_made_rows normed = {
+        .x = nn->x, .added = nn->n, .norm = layer->ffn_norm, .eps = c->norm_eps};
+    caloris_nn_multiply_made(nn, CALORIS_PHASE_GATE_UP, &layer->gate_up,
+                             &layer->apart[CALORIS_PRODUCT_GATE_UP], &normed, nn->n, rows->rows,
+                             gate_up, 2 * f);
+    const struct caloris_made_rows gate = {.x = gate_up};
+    caloris_nn_multiply_made(nn, CALORIS_PHASE_DOWN, &layer->down,
+                             &layer->apart[CALORIS_PRODUCT_DOWN], &gate, gated, rows->rows, nn->n,
+                             c->hidden);
     if (allreduce(nn, nn->n, rows->rows, err) < 0)
         return -1;
     caloris_add(nn->pool, nn->x, nn->n, rows->rows * c->hidden);

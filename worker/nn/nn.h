@@ -89,6 +89,15 @@ void caloris_nn_multiply(struct caloris_nn *nn, enum caloris_phase phase,
                          const struct caloris_matrix *matrix, const struct caloris_apart *apart,
                          float *x, size_t rows, float *y, size_t y_stride);
 
+/* The same of rows that are made for it. Where they have to stand somewhere, for fp32, for columns
+ * apart or a calibration, they go to x [rows, in], which may be made->added, and making them is a
+ * lap of another phase. */
+void caloris_nn_multiply_made(struct caloris_nn *nn, enum caloris_phase phase,
+                              const struct caloris_matrix *matrix,
+                              const struct caloris_apart *apart,
+                              const struct caloris_made_rows *made, float *x, size_t rows, float *y,
+                              size_t y_stride);
+
 /* max[i] = the larger of itself and the largest magnitude in column i of x [rows, n]; NaN counts
  * for nothing. */
 void caloris_nn_largest(const float *x, size_t rows, size_t n, float *max);
