@@ -227,12 +227,14 @@ static void divisors_around(uint32_t n, uint32_t m, uint32_t *below, uint32_t *a
 static int check_blocks(const json_t *root, struct caloris_job_params *params,
                         struct caloris_err *err)
 {
-    if (params->block_length > params->gen_length) {
+    /* Nothing to generate is one block all the same, and no block is shorter than 1. */
+    const uint32_t longest = params->gen_length > 0 ? params->gen_length : 1;
+    if (params->block_length > longest) {
         if (json_object_get(root, "block_length"))
             return caloris_err_set(err, CALORIS_BAD_REQUEST,
                                    "block_length: %u is longer than gen_length %u",
                                    params->block_length, params->gen_length);
-        params->block_length = params->gen_length > 0 ? params->gen_length : 1;
+        params->block_length = longest;
     }
     if (params->commit != CALORIS_COMMIT_QUOTA || params->steps == 0 || params->gen_length == 0)
         return 0;

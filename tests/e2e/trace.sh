@@ -59,12 +59,16 @@ prompt="Return the largest even number of a list."
 caloris run -q --trace "$WORK/run.jsonl" "$prompt" >"$WORK/text"
 caloris run -q --json --trace "$WORK/json.jsonl" --preset exact --early-stop false \
     "$prompt" >"$WORK/result"
+caloris run -q --json --trace "$WORK/hole.jsonl" --hole '[M]' --gen-length 0 \
+    "$(printf 'def f(a):\n    return [M]\n')" >"$WORK/filled"
 caloris watch 1 --trace "$WORK/late.jsonl" >/dev/null 2>"$WORK/late.err"
 INSIDE
 export WORK
 limited 60 caloris up -q --ranks 2 -- bash "$WORK/inside.sh" >"$WORK/up.log" 2>&1 || fail "up: $?"
 checked "$WORK/run.jsonl" 1
 checked "$WORK/json.jsonl" 1
+checked "$WORK/hole.jsonl" 1
+grep -q '"canvas":\[' "$WORK/filled" || fail "only a hole to fill: $(cat "$WORK/filled")"
 [ "$(wc -l <"$WORK/json.jsonl")" = 98 ] || fail "96 steps, $(wc -l <"$WORK/json.jsonl") lines"
 grep -q "no step was seen" "$WORK/late.err" || fail "watching what has ended: $(cat "$WORK/late.err")"
 

@@ -174,6 +174,9 @@ static const struct {
      "{\"block_length\": 7, \"order\": \"entropy\", \"cache\":\"prefix\",\"ids\":[1],"
      "\"gen_length\":7,\"refresh\":2,\"commit\":\"entropy_bounded\",\"threshold\":0.1,"
      "\"preset\":\"exact\"}"},
+    {"{\"ids\":[1],\"gen_length\":0}", CALORIS_COMMIT_THRESHOLD, CALORIS_CACHE_ACTIVE, 1,
+     "{\"block_length\": 1, \"order\": \"confidence\", \"commit\": \"threshold\", "
+     "\"threshold\": 0.9, \"cache\": \"active\", \"refresh\": 1, \"ids\":[1],\"gen_length\":0}"},
 };
 
 static void settles_presets(void **state)
@@ -269,6 +272,7 @@ static const struct {
     {IDS "\"gen_length\":[1]}", "gen_length: an array is not"},
     {IDS "\"block_length\":0}", "block_length: 0 is not a whole number from 1"},
     {IDS "\"block_length\":97}", "block_length: 97 is longer than gen_length 96"},
+    {IDS "\"gen_length\":0,\"block_length\":2}", "block_length: 2 is longer than gen_length 0"},
     {IDS "\"steps\":0}", "steps: 0 is not a whole number from 1"},
     {IDS "\"order\":\"sure\"}", "order: \"sure\" is not one of confidence|random|margin|entropy"},
     {IDS "\"order\":\"confidence|random\"}", "order: \"confidence|random\" is not"},
