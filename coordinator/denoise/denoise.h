@@ -114,9 +114,9 @@ size_t caloris_denoise_decide(const struct caloris_denoise *denoise, const uint3
                               struct caloris_reveal *reveals, void *scratch);
 
 /* Writes the reveals into the canvas and moves on: next step, next block, done. Ending early
- * (early_stop) fills what follows the EOS with EOS: those positions are appended to reveals too
- * (room for length), so that every copy of the canvas can follow. A position stands in reveals at
- * most once. Returns the new number of reveals. */
+ * (early_stop) fills what follows the EOS with EOS: those positions join the reveals (room for
+ * length), so that every copy of the canvas can follow. Positions ascend, before as behind. Returns
+ * the new number of reveals. */
 size_t caloris_denoise_apply(struct caloris_denoise *denoise, struct caloris_reveal *reveals,
                              size_t n);
 

@@ -231,28 +231,31 @@ static size_t end_of_text(const struct caloris_denoise *denoise)
     return denoise->length;
 }
 
-/* What follows position at becomes EOS. Of what this step revealed behind it only the id
- * changes. */
+/* What follows position at becomes EOS. Of what this step revealed behind it only the id changes;
+ * the others come in between, from the last one on, so that positions still ascend. */
 static size_t fill_tail(struct caloris_denoise *denoise, size_t at, struct caloris_reveal *reveals,
                         size_t n)
 {
     const int32_t eos = denoise->params.eos_id;
-    for (size_t i = 0; i < n; i++) {
-        if (reveals[i].position > at && reveals[i].id != eos) {
-            denoise->canvas[reveals[i].position] = eos;
-            reveals[i].id = eos;
-            reveals[i].confidence = 0;
-            reveals[i].log_p = NAN;
-        }
-    }
-    for (size_t i = at + 1; i < denoise->length; i++) {
-        if (denoise->canvas[i] == eos)
-            continue;
+    size_t total = n;
+    for (size_t i = at + 1; i < denoise->length; i++)
+        total += denoise->canvas[i] != eos;
+    for (size_t i = 0; i < n; i++)
+        total -= reveals[i].position > at && reveals[i].id != eos; /* counted twice */
+    size_t to = total;
+    for (size_t i = denoise->length; i-- > at + 1;) {
+        const bool chosen = n > 0 && reveals[n - 1].position == i;
+        if (chosen)
+            n--;
+        if (denoise->canvas[i] != eos)
+            reveals[--to] =
+                (struct caloris_reveal){.position = (uint32_t)i, .id = eos, .log_p = NAN};
+        else if (chosen)
+            reveals[--to] = reveals[n];
         denoise->canvas[i] = eos;
-        reveals[n++] = (struct caloris_reveal){.position = (uint32_t)i, .id = eos, .log_p = NAN};
     }
     denoise->masks = 0;
-    return n;
+    return total;
 }
 
 size_t caloris_denoise_apply(struct caloris_denoise *denoise, struct caloris_reveal *reveals,

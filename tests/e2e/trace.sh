@@ -51,6 +51,16 @@ LINES
 offline "$demo" "$WORK/jobs.jsonl" --trace "$WORK/torn.jsonl" --resume
 checked "$WORK/torn.jsonl" 10
 
+# ---- answers that end early, with gaps behind their ends -----------------------------------------
+
+sed -nE '1,60s/^(\{"id": "[^"]*"), "prompt": "([^"]*)".*/\1, "messages": [{"role": "user", "content": "\2"}], "preset": "fast"}/p' \
+    "$demo/prompts.jsonl" >"$WORK/fast.jobs"
+[ "$(wc -l <"$WORK/fast.jobs")" -ge 50 ] || fail "only $(wc -l <"$WORK/fast.jobs") prompts"
+rm -f "$WORK/out.jsonl"
+offline "$demo" "$WORK/fast.jobs" --trace "$WORK/fast.jsonl"
+checked "$WORK/fast.jsonl" "$(wc -l <"$WORK/fast.jobs")"
+caloris replay --json "$WORK/fast.jsonl" >/dev/null 2>"$WORK/replay.log" || fail "replay: exit $?"
+
 # ---- run, watch, replay --------------------------------------------------------------------------
 
 cat >"$WORK/inside.sh" <<'INSIDE'
