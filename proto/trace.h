@@ -8,6 +8,7 @@
 #define CALORIS_TRACE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -73,5 +74,9 @@ int caloris_trace_next(struct caloris_trace *trace, struct caloris_trace_entry *
 
 /* Bytes of the file up to the end of the last whole recording that was read. */
 uint64_t caloris_trace_whole_bytes(const struct caloris_trace *trace);
+
+/* Of a read that failed: whether nothing is wrong but that the file ends too early, inside of a
+ * line or before a result. */
+bool caloris_trace_is_cut_off(const struct caloris_trace *trace);
 
 #endif

@@ -14,6 +14,7 @@ struct caloris_trace {
     json_t *line;   /* what entries point into */
     uint64_t begun; /* line where the present recording began; 0: none is open */
     uint64_t whole; /* bytes up to the end of the last one that ended */
+    bool cut_off;   /* the file has ended inside of a line or a recording */
     uint32_t n_cells, prompt_cells, step, masks;
     bool *revealed; /* [n_cells] */
     Caloris__Wire__Progress progress;
@@ -74,6 +75,11 @@ void caloris_trace_close(struct caloris_trace *trace)
 uint64_t caloris_trace_whole_bytes(const struct caloris_trace *trace)
 {
     return trace->whole;
+}
+
+bool caloris_trace_is_cut_off(const struct caloris_trace *trace)
+{
+    return trace->cut_off;
 }
 
 /* ---- fields ---------------------------------------------------------------------------------- */
@@ -324,8 +330,9 @@ static int read_line(struct caloris_trace *trace, struct caloris_trace_entry *en
     return 0;
 }
 
-static int at_end(const struct caloris_trace *trace, struct caloris_err *err)
+static int at_end(struct caloris_trace *trace, struct caloris_err *err)
 {
+    trace->cut_off = trace->begun > 0;
     if (trace->begun)
         return caloris_err_set(err, CALORIS_BAD_REQUEST,
                                "%s: ends behind line %" PRIu64 " (step %u) without a result: the "
@@ -341,6 +348,7 @@ int caloris_trace_next(struct caloris_trace *trace, struct caloris_trace_entry *
     int n = caloris_lines_next(&trace->lines, err);
     if (n <= 0)
         return n < 0 ? -1 : at_end(trace, err);
+    trace->cut_off = trace->lines.torn;
     if (trace->lines.cut)
         return bad(trace, err, "longer than %d bytes", CALORIS_TRACE_MAX_LINE);
     if (trace->lines.torn)

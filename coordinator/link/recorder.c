@@ -18,20 +18,24 @@ static void give_up(struct link_recorder *recorder, const struct caloris_err *wh
     link_recorder_close(recorder);
 }
 
-/* Reads to the end of the last whole recording and cuts off what follows it. */
+/* Reads to the end of the last whole recording and cuts off what was begun behind it. Anything else
+ * that is no recording is left alone: good ones may follow. */
 static int find_end(struct link_recorder *recorder, struct caloris_err *err)
 {
     struct caloris_trace_entry entry;
-    struct caloris_err damage;
     FILE *old = fdopen(dup(recorder->fd), "r");
     struct caloris_trace *trace = old ? caloris_trace_open(old, recorder->path, err) : NULL;
     int rc = -1;
     if (trace) {
-        while (caloris_trace_next(trace, &entry, &damage) == 1)
+        while ((rc = caloris_trace_next(trace, &entry, err)) == 1)
             ;
-        rc = ftruncate(recorder->fd, (off_t)caloris_trace_whole_bytes(trace));
-        if (rc < 0)
-            caloris_err_sys(err, "%s: dropping a torn recording", recorder->path);
+        if (rc < 0 && caloris_trace_is_cut_off(trace)) {
+            rc = ftruncate(recorder->fd, (off_t)caloris_trace_whole_bytes(trace));
+            if (rc < 0)
+                caloris_err_sys(err, "%s: dropping a torn recording", recorder->path);
+        } else if (rc < 0) {
+            caloris_err_prefix(err, "--trace: nothing is changed, and nothing computed");
+        }
     } else if (!old) {
         caloris_err_sys(err, "%s", recorder->path);
     }

@@ -20,7 +20,8 @@ struct link_recording {
     struct caloris_buf text; /* lines so far */
 };
 
-/* resume: goes on behind the last whole recording of a file that is there. */
+/* resume: goes on behind the last whole recording of a file that is there. One that holds anything
+ * but recordings is an error, and stays as it is. */
 int link_recorder_open(struct link_recorder *recorder, bool resume, struct caloris_err *err);
 void link_recorder_close(struct link_recorder *recorder);
 

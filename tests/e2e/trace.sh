@@ -51,6 +51,16 @@ LINES
 offline "$demo" "$WORK/jobs.jsonl" --trace "$WORK/torn.jsonl" --resume
 checked "$WORK/torn.jsonl" 10
 
+# What is wrong in itself is not cut off: whole recordings may follow.
+sed '3s/"step"/"stop"/' "$WORK/torn.jsonl" >"$WORK/wrong.jsonl"
+cp "$WORK/wrong.jsonl" "$WORK/before.jsonl"
+limited 100 caloris-engine --comm threads --threads 1 --row-budget 128 --model "$demo" \
+    --jobs "$WORK/jobs.jsonl" --out "$WORK/out.jsonl" --trace "$WORK/wrong.jsonl" --resume \
+    >"$WORK/engine.log" 2>&1
+[ $? = 2 ] || fail "a wrong line before whole recordings: exit code"
+grep -q "wrong.jsonl: line 3: step: missing" "$WORK/engine.log" || fail "the line is not named"
+cmp "$WORK/wrong.jsonl" "$WORK/before.jsonl" || fail "recordings were cut off"
+
 # ---- answers that end early, with gaps behind their ends -----------------------------------------
 
 sed -nE '1,60s/^(\{"id": "[^"]*"), "prompt": "([^"]*)".*/\1, "messages": [{"role": "user", "content": "\2"}], "preset": "fast"}/p' \

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SAMPLE = 1 << 20 };
+enum { MAX_SAMPLE = 1 << 20, LINES = 9 };
 
 static void read_sample(struct caloris_buf *to)
 {
@@ -298,6 +298,9 @@ static void names_the_damage(void **state)
             strncmp(err.text, "sample: ", 8) != 0)
             fail_msg("damage %zu: %d \"%s\" does not say: %s", i, n, err.text,
                      damages[i].complaint);
+        const bool cut_off = !damages[i].put && (damages[i].find || damages[i].line == LINES);
+        if (caloris_trace_is_cut_off(trace) != cut_off)
+            fail_msg("damage %zu: %s: only cut off: %d expected", i, err.text, cut_off);
         caloris_trace_close(trace);
         fclose(file);
         caloris_buf_free(&text);
