@@ -247,12 +247,14 @@ static size_t fill_tail(struct caloris_denoise *denoise, size_t at, struct calor
         const bool chosen = n > 0 && reveals[n - 1].position == i;
         if (chosen)
             n--;
-        if (denoise->canvas[i] != eos)
+        if (denoise->canvas[i] != eos) {
             reveals[--to] =
                 (struct caloris_reveal){.position = (uint32_t)i, .id = eos, .log_p = NAN};
-        else if (chosen)
+            denoise->canvas[i] = eos;
+            denoise->marks[i].log_p = NAN; /* that of what stood there */
+        } else if (chosen) {
             reveals[--to] = reveals[n];
-        denoise->canvas[i] = eos;
+        }
     }
     denoise->masks = 0;
     return total;

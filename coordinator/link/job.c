@@ -47,7 +47,9 @@ void link_model_free(struct link_model *model)
 void link_job_free(struct link_job *job)
 {
     free(job->id);
+    free(job->hole);
     job->id = NULL;
+    job->hole = NULL;
 }
 
 /* ---- job -> request -------------------------------------------------------------------------- */
@@ -144,6 +146,20 @@ static int prompt_ids(const struct link_model *model, const struct caloris_job *
     return 0;
 }
 
+/* Where the prompt has masks of its own, which its canvas tells only until they are filled. */
+static int note_holes(const struct caloris_ids *ids, int32_t mask_id, struct link_job *job,
+                      struct caloris_err *err)
+{
+    for (size_t i = 0; i < ids->count; i++) {
+        if (ids->id[i] != mask_id)
+            continue;
+        if (!job->hole && !(job->hole = calloc(ids->count, sizeof(*job->hole))))
+            return caloris_err_sys(err, "a prompt of %zu tokens", ids->count);
+        job->hole[i] = true;
+    }
+    return 0;
+}
+
 int link_prepare(const struct link_model *model, const struct caloris_job *parsed,
                  struct link_job *job, struct caloris_request **out, struct caloris_err *err)
 {
@@ -166,12 +182,11 @@ int link_prepare(const struct link_model *model, const struct caloris_job *parse
         caloris_err_sys(err, "canvas of %zu tokens", request->length);
         goto fail;
     }
-    job->holes = false;
-    for (size_t i = 0; i < request->length; i++) {
+    for (size_t i = 0; i < request->length; i++)
         request->canvas[i] = i < ids.count ? ids.id[i] : request->params.mask_id;
-        job->holes = job->holes || (i < ids.count && request->canvas[i] == request->params.mask_id);
-    }
-    if (request->params.gen_length == 0 && !job->holes) { /* ids: nobody knew their mask so far */
+    if (note_holes(&ids, request->params.mask_id, job, err) < 0)
+        goto fail;
+    if (request->params.gen_length == 0 && !job->hole) { /* ids: nobody knew their mask so far */
         caloris_err_set(err, CALORIS_BAD_REQUEST,
                         "gen_length: 0, and no id is the mask's, %d: there is nothing to do",
                         request->params.mask_id);
@@ -254,7 +269,7 @@ int link_result(const struct link_model *model, const struct link_job *job,
         .id = job->id,
         .ids = answers[0].ids,
         .n_ids = request->length - request->prompt,
-        .canvas = job->holes ? event->answers[0].canvas : NULL,
+        .canvas = job->hole ? event->answers[0].canvas : NULL,
         .n_canvas = request->length,
         .text = answers[0].text,
         .text_bytes = answers[0].text_bytes,

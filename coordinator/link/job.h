@@ -28,8 +28,8 @@ struct link_job {
     char *id; /* NULL: none */
     int64_t seed;
     int32_t mask_id, eos_id, eot_id;
-    bool holes;    /* the prompt had masks of its own */
     size_t prompt; /* positions of the prompt */
+    bool *hole;    /* [prompt]: whether a mask stood there; NULL: nowhere */
     size_t length; /* of the canvas */
     size_t best;   /* candidates */
     bool resumed;  /* at this block, after so many forward passes of another group */

@@ -18,7 +18,8 @@ static int fill_cell(Caloris__Wire__Cell *cell, const struct link_model *model,
         cell->kind = CALORIS__WIRE__CELL_KIND__MASK;
         return 0;
     }
-    const bool prompt = reveal->position < job->prompt && !job->holes;
+    const bool prompt =
+        reveal->position < job->prompt && !(job->hole && job->hole[reveal->position]);
     cell->kind = prompt ? CALORIS__WIRE__CELL_KIND__PROMPT : CALORIS__WIRE__CELL_KIND__REVEALED;
     cell->has_token = 1;
     cell->token = (uint32_t)reveal->id;

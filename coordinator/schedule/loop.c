@@ -2,6 +2,7 @@
 
 #include "base/time.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- events of followed requests ------------------------------------------------------------- */
@@ -40,9 +41,15 @@ static void tell_snapshot(struct caloris_schedule *schedule, struct caloris_task
     if (!event)
         return;
     describe(task, denoise, CALORIS_EVENT_SNAPSHOT, event);
-    for (size_t i = 0; i < denoise->length; i++)
-        event->reveals[i] =
-            (struct caloris_reveal){.position = (uint32_t)i, .id = denoise->canvas[i]};
+    for (size_t i = 0; i < denoise->length; i++) {
+        const float log_p = denoise->marks[i].log_p;
+        event->reveals[i] = (struct caloris_reveal){
+            .position = (uint32_t)i,
+            .id = denoise->canvas[i],
+            .confidence = isnan(log_p) ? 0 : expf(log_p),
+            .log_p = log_p,
+        };
+    }
     caloris_events_push(&schedule->events, event);
 }
 

@@ -34,11 +34,13 @@ demo=$SOURCE/deploy/models/tinycoder
 {"id": "guided", "prompt": "def f(a):\n", "gen_length": 24, "cfg_scale": 0.5, "cache": "dual", "block_length": 8}
 {"id": "warm", "prompt": "def f(a):\n", "gen_length": 24, "temperature": 1.5, "order": "random"}
 {"id": "best", "prompt": "def f(a):\n", "gen_length": 24, "temperature": 2, "best": 3, "seed": 5}
+{"id": "best-hole", "prompt": "def f(a):\n    return [M]\n", "hole": "[M]", "gen_length": 8, "temperature": 2, "best": 8, "seed": 5}
 LINES
 } >"$WORK/jobs.jsonl"
 rm -f "$WORK/out.jsonl"
 offline "$demo" "$WORK/jobs.jsonl" --trace "$WORK/demo.jsonl"
-checked "$WORK/demo.jsonl" 10
+checked "$WORK/demo.jsonl" 11
+grep -q '"masks_left":0,"canvas"' "$WORK/demo.jsonl" || fail "the first of several answers won all"
 
 # ---- a torn end is dropped, the rest is kept -----------------------------------------------------
 
@@ -49,7 +51,7 @@ cat >>"$WORK/jobs.jsonl" <<'LINES'
 {"id": "more", "prompt": "def g(a):\n", "gen_length": 16}
 LINES
 offline "$demo" "$WORK/jobs.jsonl" --trace "$WORK/torn.jsonl" --resume
-checked "$WORK/torn.jsonl" 10
+checked "$WORK/torn.jsonl" 11
 
 # What is wrong in itself is not cut off: whole recordings may follow.
 sed '3s/"step"/"stop"/' "$WORK/torn.jsonl" >"$WORK/wrong.jsonl"

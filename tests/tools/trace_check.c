@@ -1,6 +1,7 @@
 /* trace_check FILE [LEAST]: the recordings of FILE, put together step by step, end in exactly the
- * ids, the canvas and the text of their results, and their rows and steps add up. Prints how many
- * there are; 1 when something is wrong, or there are fewer than LEAST. */
+ * ids, the canvas and the text of their results, and their rows and steps add up; what the prompt
+ * gave is marked as such, its holes are not. Prints how many there are; 1 when something is wrong,
+ * or there are fewer than LEAST. */
 #include "base/buf.h"
 #include "base/err.h"
 #include "proto/trace.h"
@@ -16,8 +17,10 @@ struct canvas {
     uint32_t cells, prompt;
     int64_t *ids;             /* [cells]; -1: masked */
     struct caloris_buf *text; /* [cells] */
+    bool *given;              /* [cells]: stood there before the first step */
     uint64_t rows;
     uint32_t steps;
+    bool late;   /* begun behind its first step */
     bool missed; /* steps */
 };
 
@@ -27,6 +30,7 @@ static void drop(struct canvas *canvas)
         caloris_buf_free(&canvas->text[i]);
     free(canvas->text);
     free(canvas->ids);
+    free(canvas->given);
     *canvas = (struct canvas){0};
 }
 
@@ -35,11 +39,14 @@ static int make(struct canvas *canvas, const Caloris__Wire__Progress *progress)
     drop(canvas);
     canvas->ids = malloc(progress->cells_total * sizeof(*canvas->ids));
     canvas->text = calloc(progress->cells_total, sizeof(*canvas->text));
-    if (!canvas->ids || !canvas->text)
+    canvas->given = calloc(progress->cells_total, sizeof(*canvas->given));
+    if (!canvas->ids || !canvas->text || !canvas->given)
         return -1;
     canvas->cells = progress->cells_total;
     canvas->prompt = progress->prompt_cells;
-    canvas->missed = progress->step > 0;
+    canvas->late = canvas->missed = progress->step > 0;
+    for (size_t i = 0; !canvas->late && i < progress->n_cells; i++)
+        canvas->given[progress->cells[i]->position] = true;
     return 0;
 }
 
@@ -68,6 +75,17 @@ static const char *compare_ids(const json_t *ids, const int64_t *found, size_t n
     for (size_t i = 0; i < n; i++) {
         if (json_integer_value(json_array_get(ids, i)) != found[i] && found[i] >= 0)
             return "other ids";
+    }
+    return NULL;
+}
+
+static const char *compare_kinds(const struct canvas *canvas,
+                                 const Caloris__Wire__Progress *progress)
+{
+    for (size_t i = 0; !canvas->late && i < progress->n_cells; i++) {
+        const Caloris__Wire__Cell *cell = progress->cells[i];
+        if (canvas->given[cell->position] != (cell->kind == CALORIS__WIRE__CELL_KIND__PROMPT))
+            return "a cell of the prompt that was revealed, or a revealed one that was given";
     }
     return NULL;
 }
@@ -120,6 +138,8 @@ static int check(struct caloris_trace *trace, long *count)
             wrong = "no memory";
         else if (entry.progress && apply(&canvas, entry.progress) < 0)
             wrong = "no memory";
+        else if (entry.progress)
+            wrong = compare_kinds(&canvas, entry.progress);
         else if (entry.kind == CALORIS_TRACE_RESULT && ++*count)
             wrong = json_object_get(entry.head, "error") ? NULL : compare(&canvas, entry.head);
     }

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "coordinator/schedule/schedule.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,8 @@ struct play {
     int32_t canvas[RUNS][CANVAS];
     uint32_t steps[RUNS], masks_left[RUNS], seen_steps[RUNS], snapshots[RUNS];
     int32_t copy[RUNS][CANVAS]; /* rebuilt from snapshots and steps */
+    float sure[RUNS][CANVAS];   /* what steps said */
+    size_t repeated;            /* by snapshots */
     size_t order[RUNS], finished;
     double wait_s[RUNS], first_step_s[RUNS];
 };
@@ -64,6 +67,19 @@ static struct caloris_request *make_request(size_t prompt, uint32_t gen_length, 
     return request;
 }
 
+/* A snapshot repeats what the step said, as far as its logarithm has the digits. */
+static void note_confidence(struct play *play, enum caloris_event_kind kind,
+                            const struct caloris_reveal *reveal, float *sure)
+{
+    if (kind == CALORIS_EVENT_STEP) {
+        *sure = reveal->confidence;
+    } else if (*sure > 0) {
+        play->repeated++;
+        if (fabsf(reveal->confidence - *sure) > 1e-6f)
+            play->problem = "a snapshot with other confidences than the steps";
+    }
+}
+
 static void note(struct play *play, const struct caloris_event *event)
 {
     const size_t i = (size_t)((char *)event->owner - play->owner);
@@ -74,8 +90,11 @@ static void note(struct play *play, const struct caloris_event *event)
         play->seen_steps[i]++;
     if (event->kind == CALORIS_EVENT_STEP && event->step == 1)
         play->first_step_s[i] = event->step_s;
-    for (size_t k = 0; k < event->n_reveals; k++)
-        play->copy[i][event->reveals[k].position] = event->reveals[k].id;
+    for (size_t k = 0; k < event->n_reveals; k++) {
+        const struct caloris_reveal *reveal = &event->reveals[k];
+        play->copy[i][reveal->position] = reveal->id;
+        note_confidence(play, event->kind, reveal, &play->sure[i][reveal->position]);
+    }
     if (last) {
         play->outcome[i] = event->kind;
         play->wait_s[i] = event->wait_s;
@@ -278,6 +297,27 @@ static void following_begins_with_a_snapshot(void **state)
     assert_memory_equal(play.copy[0], play.canvas[0], 46 * sizeof(int32_t));
 }
 
+static void follow_anew_at_step_three(struct play *play, const struct caloris_event *event,
+                                      size_t index)
+{
+    if (event->kind == CALORIS_EVENT_STEP && event->step == 3)
+        caloris_schedule_follow(play->schedule, &play->owner[index], true);
+}
+
+static void a_snapshot_says_how_sure_it_was(void **state)
+{
+    (void)state;
+    static struct play play;
+    play.react = follow_anew_at_step_three;
+    play.n = 1;
+    play.requests[0] = make_request(6, 40, 0);
+    play.requests[0]->canvas[2] = MASK;
+    play.requests[0]->follow = true;
+    run(&play);
+    assert_int_equal(play.snapshots[0], 2);
+    assert_true(play.repeated >= 3);
+}
+
 static void abandon_at_step_two(struct play *play, const struct caloris_event *event, size_t index)
 {
     (void)index;
@@ -412,6 +452,7 @@ int main(void)
         cmocka_unit_test(who_finishes_leaves_at_once),
         cmocka_unit_test(a_running_request_is_cancelled),
         cmocka_unit_test(following_begins_with_a_snapshot),
+        cmocka_unit_test(a_snapshot_says_how_sure_it_was),
         cmocka_unit_test(abandoning_gives_everything_back),
         cmocka_unit_test(closing_finishes_what_is_there),
         cmocka_unit_test(fills_holes_alone),
