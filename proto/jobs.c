@@ -224,13 +224,32 @@ static void divisors_around(uint32_t n, uint32_t m, uint32_t *below, uint32_t *a
         ++*above;
 }
 
+/* A block length that only the preset says shrinks to the largest that a quota over steps can do
+ * with. */
+static int fit_block(struct caloris_job_params *params, struct caloris_err *err)
+{
+    uint32_t length = params->block_length;
+    while (length > 0 &&
+           (params->gen_length % length != 0 || params->steps % (params->gen_length / length) != 0))
+        length--;
+    if (length == 0)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "block_length: up to the preset's %u, none cuts gen_length %u into "
+                               "blocks to which %u steps can be dealt evenly; %u would",
+                               params->block_length, params->gen_length, params->steps,
+                               params->gen_length);
+    params->block_length = length;
+    return 0;
+}
+
 static int check_blocks(const json_t *root, struct caloris_job_params *params,
                         struct caloris_err *err)
 {
     /* Nothing to generate is one block all the same, and no block is shorter than 1. */
     const uint32_t longest = params->gen_length > 0 ? params->gen_length : 1;
+    const bool said = json_object_get(root, "block_length");
     if (params->block_length > longest) {
-        if (json_object_get(root, "block_length"))
+        if (said)
             return caloris_err_set(err, CALORIS_BAD_REQUEST,
                                    "block_length: %u is longer than gen_length %u",
                                    params->block_length, params->gen_length);
@@ -238,6 +257,8 @@ static int check_blocks(const json_t *root, struct caloris_job_params *params,
     }
     if (params->commit != CALORIS_COMMIT_QUOTA || params->steps == 0 || params->gen_length == 0)
         return 0;
+    if (!said)
+        return fit_block(params, err);
     if (params->gen_length % params->block_length != 0) {
         uint32_t below, above;
         divisors_around(params->gen_length, params->block_length, &below, &above);

@@ -35,7 +35,7 @@ const struct caloris_job_field caloris_job_fields[] = {
      "tokens to generate; 0 only fills the holes of the prompt", PARAM(gen_length)},
     {"block_length", CALORIS_FIELD_UINT, 1, TOKENS, NULL, "96",
      "the generated part is revealed block by block, each of this length (the default shrinks to "
-     "gen_length)",
+     "what fits gen_length and steps)",
      PARAM(block_length)},
     {"order", CALORIS_FIELD_CHOICE, 0, 0, "confidence|random|margin|entropy|left_to_right",
      "confidence",

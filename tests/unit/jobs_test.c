@@ -174,6 +174,11 @@ static const struct {
      "{\"block_length\": 7, \"order\": \"entropy\", \"cache\":\"prefix\",\"ids\":[1],"
      "\"gen_length\":7,\"refresh\":2,\"commit\":\"entropy_bounded\",\"threshold\":0.1,"
      "\"preset\":\"exact\"}"},
+    {"{\"ids\":[1],\"gen_length\":200,\"commit\":\"quota\",\"steps\":50}", CALORIS_COMMIT_QUOTA,
+     CALORIS_CACHE_ACTIVE, 40,
+     "{\"block_length\": 40, \"order\": \"confidence\", \"threshold\": 0.9, "
+     "\"cache\": \"active\", \"refresh\": 1, "
+     "\"ids\":[1],\"gen_length\":200,\"commit\":\"quota\",\"steps\":50}"},
     {"{\"ids\":[1],\"gen_length\":0}", CALORIS_COMMIT_THRESHOLD, CALORIS_CACHE_ACTIVE, 1,
      "{\"block_length\": 1, \"order\": \"confidence\", \"commit\": \"threshold\", "
      "\"threshold\": 0.9, \"cache\": \"active\", \"refresh\": 1, \"ids\":[1],\"gen_length\":0}"},
@@ -222,6 +227,10 @@ static void fits_the_default_block_to_short_answers(void **state)
          1},
         {"{\"ids\":[1],\"gen_length\":50,\"commit\":\"quota\"}", 50},
         {"{\"ids\":[1],\"gen_length\":20,\"commit\":\"quota\",\"steps\":7}", 20},
+        {"{\"ids\":[1],\"gen_length\":200,\"commit\":\"quota\",\"steps\":50}", 40},
+        {"{\"ids\":[1],\"gen_length\":192,\"commit\":\"quota\",\"steps\":50}", 96},
+        {"{\"ids\":[1],\"gen_length\":50,\"preset\":\"exact\",\"steps\":10}", 25},
+        {"{\"ids\":[1],\"gen_length\":200,\"commit\":\"quota\"}", 96},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct caloris_job job;
@@ -294,6 +303,9 @@ static const struct {
      "steps: 7 cannot be dealt evenly to 2 blocks (gen_length 64 / block_length 32); 6 could"},
     {IDS "\"gen_length\":64,\"block_length\":32,\"commit\":\"quota\",\"steps\":1}",
      "steps: 1 cannot be dealt evenly"},
+    {IDS "\"gen_length\":200,\"commit\":\"quota\",\"steps\":7}",
+     "block_length: up to the preset's 96, none cuts gen_length 200 into blocks to which 7 steps "
+     "can be dealt evenly; 200 would"},
     {IDS "\"gen_length\":0,\"mask_id\":9}", "gen_length: 0, and the prompt has no hole"},
     {"{\"prompt\":\"a\",\"gen_length\":0}", "gen_length: 0, and the prompt has no hole"},
     {"{\"prompt\":\"a\",\"hole\":\"_\",\"gen_length\":0}", "gen_length: 0, and the prompt has"},
