@@ -60,8 +60,8 @@ const struct caloris_job_field caloris_job_fields[] = {
      "nats",
      PARAM(gamma)},
     {"early_commit", CALORIS_FIELD_REAL, 0, 1000, NULL, "0",
-     "reveal the rest of a block once every mask of it leads its runner-up by so many nats; 0: "
-     "never",
+     "reveal the rest of a block once in every mask of it the most probable token leads the second "
+     "by so many nats; 0: never",
      PARAM(early_commit)},
     {"quota", CALORIS_FIELD_CHOICE, 0, 0, "all|block", "all",
      "commit quota: count every mask that may be revealed, or the block's own only (as LLaDA's "

@@ -122,8 +122,10 @@ int caloris_engine_step(struct caloris_engine *engine, const struct caloris_step
     if (caloris_step_check(&engine->step, plan, err) < 0)
         return -1;
     size_t best = 1;
-    for (size_t i = 0; i < plan->n_rules; i++)
-        best = plan->rules[i].best > best ? plan->rules[i].best : best;
+    for (size_t i = 0; i < plan->n_rules; i++) {
+        const size_t asked = caloris_rule_candidates(&plan->rules[i]);
+        best = asked > best ? asked : best;
+    }
     struct order order = {OP_STEP, (uint32_t)best, caloris_step_pack(&engine->step, plan)};
     if (caloris_comm_broadcast_idle(engine->comm, &order, sizeof(order), err) < 0 ||
         caloris_comm_broadcast(engine->comm, engine->step.plan, order.bytes, err) < 0 ||

@@ -160,11 +160,20 @@ struct caloris_rule {
     int32_t probe[CALORIS_MAX_PROBES]; /* ids whose logits are returned as they are */
     uint32_t probes;
     uint32_t best; /* how many best, 1 … CALORIS_MAX_BEST */
+    /* As many follow the best that have the largest logits, whatever noise chose: both together are
+     * at most CALORIS_MAX_BEST. */
+    bool likeliest;
     /* > 0: choice is by logit + temperature * Gumbel noise of this key, position and id */
     float temperature;
     struct caloris_noise_key noise;
     float guidance; /* with a partner row u: logit = u + (guidance + 1) * (logit - u) */
 };
+
+/* Candidates of each row that it asks for. */
+static inline size_t caloris_rule_candidates(const struct caloris_rule *rule)
+{
+    return rule->likeliest ? 2 * (size_t)rule->best : rule->best;
+}
 
 enum { CALORIS_NO_PARTNER = UINT32_MAX };
 
@@ -207,15 +216,15 @@ struct caloris_summary {
     double
         rest; /* Σ exp(x - max) over all ids but one that has it: log-sum-exp = max + log1p(rest) */
     double moment;  /* Σ (x - max) exp(x - max): entropy = log1p(rest) - moment / (1 + rest) */
-    uint32_t found; /* candidates there are (fewer than asked when the vocabulary is that small) */
+    uint32_t found; /* best there are (fewer than asked when the vocabulary is that small) */
     float probe[CALORIS_MAX_PROBES];
 };
 
 struct caloris_step_result {
     const struct caloris_summary *summaries; /* [n_wants], in the order of the plan */
     const struct caloris_candidate
-        *candidates; /* [n_wants, best]: best of the plan's largest rule; best first, ties to the
-                                                  * lowest id */
+        *candidates; /* [n_wants, best]: as many as the plan's largest rule asks for; best first,
+                      * ties to the lowest id; the likeliest, of their number, from rule.best on */
     size_t best;
 };
 

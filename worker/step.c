@@ -222,7 +222,7 @@ static int check_work(struct caloris_step_state *state, const struct caloris_ste
     for (size_t i = 0; i < plan->n_rules; i++) {
         const struct caloris_rule *r = &plan->rules[i];
         if (r->specials > CALORIS_MAX_SPECIAL || r->probes > CALORIS_MAX_PROBES || r->best < 1 ||
-            r->best > CALORIS_MAX_BEST)
+            caloris_rule_candidates(r) > CALORIS_MAX_BEST)
             return bad(err, "rule out of range", i);
     }
     if (plan->n_wants > limits->rows)

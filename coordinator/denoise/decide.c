@@ -9,7 +9,7 @@
 struct row {
     uint32_t position;
     const struct caloris_summary *summary;
-    const struct caloris_candidate *choice;
+    const struct caloris_candidate *choice; /* the others behind it */
 };
 
 /* ---- orders: how sure ------------------------------------------------------------------------ */
@@ -154,13 +154,19 @@ static void choose(const struct caloris_denoise *denoise, const struct caloris_r
 
 /* ---- early commit: the model is sure of every mask of the block ------------------------------ */
 
+/* Of the two that are likeliest. Noise may have chosen another: that says nothing of how sure the
+ * model is. */
 static bool leads(const struct caloris_denoise *denoise, const struct row *row)
 {
-    if (row->summary->found == 0 || is_left_out(&denoise->params, row->choice->id))
+    const struct caloris_job_params *params = &denoise->params;
+    const struct caloris_candidate *first = row->choice;
+    if (params->temperature > 0)
+        first += caloris_denoise_best(denoise);
+    if (row->summary->found == 0 || is_left_out(params, row->choice->id) ||
+        is_left_out(params, first->id))
         return false;
-    const struct caloris_candidate *second = runner_up(denoise, row);
-    return !second ||
-           (double)row->choice->logit - (double)second->logit >= denoise->params.early_commit;
+    return row->summary->found < 2 || is_left_out(params, first[1].id) ||
+           (double)first->logit - (double)first[1].logit >= params->early_commit;
 }
 
 static bool all_lead(const struct caloris_denoise *denoise, const uint32_t *positions,

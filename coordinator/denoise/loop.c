@@ -203,6 +203,7 @@ void caloris_denoise_rule(const struct caloris_denoise *denoise, struct caloris_
     const struct caloris_job_params *params = &denoise->params;
     *rule = (struct caloris_rule){
         .best = caloris_denoise_best(denoise),
+        .likeliest = params->early_commit > 0 && params->temperature > 0,
         .temperature = (float)params->temperature,
         .noise = caloris_denoise_key(denoise, CALORIS_NOISE_TOKEN),
         .guidance = (float)params->cfg_scale,

@@ -286,6 +286,7 @@ static int guided_body(struct caloris_engine *engine, void *arg, struct caloris_
     const struct caloris_rule rules[] = {
         {.best = 1, .guidance = 3},
         {.best = 1,
+         .likeliest = true,
          .temperature = 0.7f,
          .noise = {.seed = 11, .stream = CALORIS_NOISE_TOKEN, .step = 4}},
     };
@@ -310,12 +311,14 @@ static int guided_body(struct caloris_engine *engine, void *arg, struct caloris_
     struct caloris_step_result result;
     if (caloris_engine_step(engine, &plan, &result, err) < 0)
         return -1;
+    assert_int_equal(result.best, 2);
     int drawn = 0;
     for (uint32_t i = 0; i < CANVAS; i++) {
         const float *x = c->logits + i * VOCAB;
-        check_summary(x, &rules[0], &result.summaries[i], result.candidates + i);
+        const struct caloris_candidate *first = result.candidates + i * result.best;
+        check_summary(x, &rules[0], &result.summaries[i], first);
 
-        const struct caloris_candidate *sampled = result.candidates + CANVAS + i;
+        const struct caloris_candidate *sampled = result.candidates + (CANVAS + i) * result.best;
         double top = -INFINITY;
         int32_t id = -1;
         for (int32_t v = 0; v < VOCAB; v++) {
@@ -328,7 +331,9 @@ static int guided_body(struct caloris_engine *engine, void *arg, struct caloris_
         }
         assert_int_equal(sampled->id, id);
         assert_true(fabs(sampled->score - top) < 1e-3);
-        drawn += sampled->id != result.candidates[i].id;
+        drawn += sampled->id != first->id;
+        assert_int_equal(sampled[1].id, first->id); /* whatever was drawn */
+        assert_true(fabs(sampled[1].score - first->score) < 1e-3);
     }
     assert_true(drawn > 0);
     return 0;

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CANVAS = 64, MAX_BEST = 2 };
+enum { MAX_CANVAS = 64, MAX_BEST = 4 };
 
 struct bench {
     struct tiny_llada *model;
@@ -74,10 +74,10 @@ static size_t step(struct bench *bench, const struct golden_decode *golden,
         const size_t at = bench->positions[i] * bench->vocab;
         plain_summary(bench->logits + at, guided ? bench->unconditional + at : NULL, bench->vocab,
                       bench->positions[i], &rule, &bench->summaries[i],
-                      &bench->candidates[i * rule.best]);
+                      &bench->candidates[i * caloris_rule_candidates(&rule)]);
     }
     n = caloris_denoise_decide(denoise, bench->positions, bench->summaries, bench->candidates, n,
-                               rule.best, bench->reveals, bench->scratch);
+                               caloris_rule_candidates(&rule), bench->reveals, bench->scratch);
     return caloris_denoise_apply(denoise, bench->reveals, n);
 }
 

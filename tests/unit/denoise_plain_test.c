@@ -35,6 +35,23 @@ static bool counts(const struct caloris_job_params *p, int v)
            !(p->confidence_eos_eot_inf && v == EOT);
 }
 
+/* log p of the most probable, less that of the second; noise has no part in it. */
+static double plain_lead(const double *x, const struct caloris_job_params *p)
+{
+    int first = -1, next = -1;
+    for (int v = 0; v < VOCAB; v++) {
+        if (v == MASK || (p->logits_eos_inf && v == EOS))
+            continue;
+        if (first < 0 || x[v] > x[first]) {
+            next = first;
+            first = v;
+        } else if (next < 0 || x[v] > x[next]) {
+            next = v;
+        }
+    }
+    return !counts(p, first) ? -INFINITY : !counts(p, next) ? INFINITY : x[first] - x[next];
+}
+
 static struct plain plain_row(const double *x, const struct caloris_job_params *p, size_t i,
                               uint32_t step_index)
 {
@@ -58,7 +75,7 @@ static struct plain plain_row(const double *x, const struct caloris_job_params *
     struct plain row = {.choice = first, .left_out = !counts(p, first)};
     row.p = row.left_out ? 0 : exp(x[first]) / sum;
     row.second = counts(p, next) ? exp(x[next]) / sum : 0;
-    row.lead = row.left_out ? -INFINITY : log(row.p) - log(row.second);
+    row.lead = row.left_out ? -INFINITY : plain_lead(x, p);
     for (int v = 0; v < VOCAB; v++)
         row.entropy -= counts(p, v) ? exp(x[v]) / sum * log(exp(x[v]) / sum) : 0;
     if (row.left_out)
@@ -138,7 +155,7 @@ static void compare_with_plain(uint64_t seed, const struct caloris_job_params *p
     struct caloris_denoise denoise;
     uint32_t positions[LENGTH];
     struct caloris_summary summaries[LENGTH];
-    struct caloris_candidate candidates[2 * LENGTH];
+    struct caloris_candidate candidates[4 * LENGTH];
     struct caloris_reveal reveals[LENGTH];
     struct caloris_rule rule;
     void *scratch = malloc(caloris_denoise_scratch_bytes(LENGTH));
@@ -171,9 +188,9 @@ static void compare_with_plain(uint64_t seed, const struct caloris_job_params *p
         caloris_denoise_rule(&denoise, &rule);
         for (size_t i = 0; i < n; i++)
             plain_summary(logits + positions[i] * VOCAB, NULL, VOCAB, positions[i], &rule,
-                          &summaries[i], &candidates[i * rule.best]);
-        n = caloris_denoise_decide(&denoise, positions, summaries, candidates, n, rule.best,
-                                   reveals, scratch);
+                          &summaries[i], &candidates[i * caloris_rule_candidates(&rule)]);
+        n = caloris_denoise_decide(&denoise, positions, summaries, candidates, n,
+                                   caloris_rule_candidates(&rule), reveals, scratch);
         caloris_denoise_apply(&denoise, reveals, n);
         assert_memory_equal(canvas, plain, sizeof(canvas));
     }
@@ -201,7 +218,7 @@ static void equals_the_plain_loop(void **state)
                 params.factor = 0.5 * (double)(round % 5);
                 params.gamma = 0.6 * (double)(round % 6);
                 params.early_commit = round % 6 == 3 ? 0.05 * (double)(round % 11) : 0;
-                params.temperature = round % 4 ? 0 : 0.7;
+                params.temperature = round % 4 && round % 12 != 3 ? 0 : 0.7;
                 params.seed = (int64_t)round;
                 params.eos_id = EOS;
                 params.eot_id = EOT;

@@ -311,10 +311,10 @@ static void applies_rules(void **state)
             for (size_t v = 0; v < 3; v++)
                 logits[v] = fmax(log(rules[r].p[i][v]), -200);
             plain_summary(logits, NULL, 3, positions[i], &rule, &summaries[i],
-                          &candidates[i * rule.best]);
+                          &candidates[i * caloris_rule_candidates(&rule)]);
         }
-        n = caloris_denoise_decide(&denoise, positions, summaries, candidates, n, rule.best,
-                                   reveals, scratch);
+        n = caloris_denoise_decide(&denoise, positions, summaries, candidates, n,
+                                   caloris_rule_candidates(&rule), reveals, scratch);
         char found[5] = "....";
         for (size_t i = 0; i < n; i++)
             found[reveals[i].position] = 'x';

@@ -39,6 +39,7 @@ struct loop {
 struct sight {
     int32_t choice;
     double p, second; /* of the choice and of its runner-up */
+    double lead;      /* in log p, of the likeliest over the second */
     double entropy;
 };
 
@@ -100,6 +101,7 @@ static struct sight look(const struct loop *loop, size_t i)
     const double *x = loop->logits + i * loop->vocab;
     struct sight sight = {.choice = -1};
     double best = -INFINITY, next = -INFINITY, sum = 0, second = 0;
+    double most = -INFINITY, less = -INFINITY; /* the largest two logits, without noise */
     for (uint32_t v = 0; v < loop->vocab; v++) {
         double score = x[v];
         if (loop->p->temperature > 0)
@@ -107,6 +109,8 @@ static struct sight look(const struct loop *loop, size_t i)
         sum += exp(x[v]);
         if ((int32_t)v == loop->p->mask_id)
             continue;
+        less = fmax(less, fmin(x[v], most));
+        most = fmax(most, x[v]);
         if (score > best) {
             next = best;
             second = sight.choice >= 0 ? x[sight.choice] : 0;
@@ -119,6 +123,7 @@ static struct sight look(const struct loop *loop, size_t i)
     }
     sight.p = exp(x[sight.choice]) / sum;
     sight.second = exp(second) / sum;
+    sight.lead = most - less;
     for (uint32_t v = 0; v < loop->vocab; v++)
         sight.entropy -= exp(x[v]) / sum * log(exp(x[v]) / sum);
     return sight;
@@ -155,7 +160,7 @@ static void reveal(struct loop *loop, size_t end, size_t quota)
         sights[i] = look(loop, i);
         sure[i] = sureness(loop, &sights[i], i);
         candidates++;
-        sure_of_all = sure_of_all && log(sights[i].p / sights[i].second) >= p->early_commit;
+        sure_of_all = sure_of_all && sights[i].lead >= p->early_commit;
     }
     for (size_t n = 1; n <= candidates; n++) { /* n-th in order */
         size_t top = 0;

@@ -35,7 +35,7 @@ void plain_summary(const double *logits, const double *u, size_t vocab, uint32_t
 {
     size_t top = vocab;
     *summary = (struct caloris_summary){.max = -INFINITY};
-    for (uint32_t b = 0; b < rule->best; b++)
+    for (size_t b = 0; b < caloris_rule_candidates(rule); b++)
         candidates[b] = (struct caloris_candidate){.id = -1, .score = -INFINITY};
     for (size_t id = 0; id < vocab; id++) {
         const double x = (float)guided(logits, u, id, (double)rule->guidance);
@@ -47,8 +47,12 @@ void plain_summary(const double *logits, const double *u, size_t vocab, uint32_t
             summary->max = x;
             top = id;
         }
-        if (!is_special(rule, id, CALORIS_NO_CHOICE))
-            keep(candidates, rule->best, (struct caloris_candidate){(int32_t)id, (float)x, score});
+        if (is_special(rule, id, CALORIS_NO_CHOICE))
+            continue;
+        keep(candidates, rule->best, (struct caloris_candidate){(int32_t)id, (float)x, score});
+        if (rule->likeliest)
+            keep(candidates + rule->best, rule->best,
+                 (struct caloris_candidate){(int32_t)id, (float)x, x});
     }
     while (summary->found < rule->best && candidates[summary->found].id >= 0)
         summary->found++;

@@ -61,7 +61,7 @@ struct tile_row {
     uint32_t position;
     const struct caloris_rule *rule;
     struct caloris_summary *summary;
-    struct caloris_candidate *best; /* [rule->best] */
+    struct caloris_candidate *best; /* [rule->best], then the likeliest */
 };
 
 /* The special ids with this flag that lie in the tile, as ascending indices; how many. */
@@ -131,15 +131,20 @@ static void choose_run(const struct tile_row *row, size_t from, size_t to)
     const uint32_t size = row->rule->best;
     if (from >= to)
         return;
-    if (size == 1 && row->rule->temperature <= 0) {
+    if (size == 1 && row->rule->temperature <= 0 && !row->rule->likeliest) {
         size_t top = from + caloris_argmax(row->logits + from, to - from);
         offer(row->best, &row->summary->found, 1, row->first + (int32_t)top, row->logits[top],
               row->logits[top]);
         return;
     }
-    for (size_t i = from; i < to; i++)
+    for (size_t i = from; i < to; i++) {
+        uint32_t likeliest = row->summary->found; /* there are as many of them as of the best */
         offer(row->best, &row->summary->found, size, row->first + (int32_t)i, row->logits[i],
               score_of(row, i));
+        if (row->rule->likeliest)
+            offer(row->best + size, &likeliest, size, row->first + (int32_t)i, row->logits[i],
+                  row->logits[i]);
+    }
 }
 
 static void summarise(const struct tile_row *row)
@@ -273,9 +278,16 @@ void caloris_nn_merge(const struct caloris_summary *from, size_t stride,
         const struct caloris_summary *part = from + (size_t)rank * stride;
         const struct caloris_candidate *candidate = best_from + (size_t)rank * best_stride;
         sums = join(sums, (struct sums){part->max, part->rest, part->moment});
-        for (uint32_t i = 0; i < part->found; i++)
+        for (uint32_t i = 0; i < part->found; i++) {
+            uint32_t likeliest = found;
             offer(to_best, &found, rule->best, candidate[i].id, candidate[i].logit,
                   candidate[i].score);
+            if (!rule->likeliest)
+                continue;
+            const struct caloris_candidate *other = &candidate[rule->best + i];
+            offer(to_best + rule->best, &likeliest, rule->best, other->id, other->logit,
+                  other->score);
+        }
         for (uint32_t i = 0; i < rule->probes; i++) {
             if (part->probe[i] > to->probe[i])
                 to->probe[i] = part->probe[i];
