@@ -304,7 +304,7 @@ static int take_event(struct offline *o, struct caloris_event *event, struct cal
             break;
         }
         o->report->done++;
-        link_recording_end(&o->recorder, &work->recording, &json);
+        link_recording_end(&o->recorder, &work->recording, &work->job, &json);
         rc = write_line(o, &json, err);
         o->report->tokens += tokens;
         o->report->forward_passes += event->step;

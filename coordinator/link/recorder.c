@@ -18,6 +18,15 @@ static void give_up(struct link_recorder *recorder, const struct caloris_err *wh
     link_recorder_close(recorder);
 }
 
+/* Too long a canvas, too many steps, no memory: of one request. */
+static void drop(const struct link_recorder *recorder, struct link_recording *recording,
+                 const char *job, const struct caloris_err *why)
+{
+    caloris_log(CALORIS_LOG_WARN, "%s: job %s is not recorded: %s", recorder->path, job, why->text);
+    link_recording_free(recording);
+    recording->on = false;
+}
+
 /* Reads to the end of the last whole recording and cuts off what was begun behind it. Anything else
  * that is no recording is left alone: good ones may follow. */
 static int find_end(struct link_recorder *recorder, struct caloris_err *err)
@@ -68,10 +77,10 @@ void link_recording_begin(struct link_recorder *recorder, struct link_recording 
                           const struct caloris_job *parsed, const char *json, size_t n)
 {
     struct caloris_err err;
-    *recording =
-        (struct link_recording){CALORIS_BUF(2 * CALORIS_JOB_MAX_BYTES), CALORIS_BUF(MAX_RECORDING)};
-    if (recorder->fd >= 0 && caloris_job_settle(json, n, parsed, &recording->job, NULL, &err) < 0)
-        give_up(recorder, &err);
+    *recording = (struct link_recording){recorder->fd >= 0, CALORIS_BUF(2 * CALORIS_JOB_MAX_BYTES),
+                                         CALORIS_BUF(MAX_RECORDING)};
+    if (recording->on && caloris_job_settle(json, n, parsed, &recording->job, NULL, &err) < 0)
+        drop(recorder, recording, parsed->id, &err);
 }
 
 void link_recording_add(struct link_recorder *recorder, struct link_recording *recording,
@@ -85,7 +94,7 @@ void link_recording_add(struct link_recorder *recorder, struct link_recording *r
         .seed = job->seed,
     };
     struct caloris_err err;
-    if (recorder->fd < 0)
+    if (recorder->fd < 0 || !recording->on)
         return;
     struct link_progress *progress = link_progress_new(model, job, event, &err);
     int rc = !progress ? -1
@@ -94,18 +103,19 @@ void link_recording_add(struct link_recorder *recorder, struct link_recording *r
                  : caloris_trace_begin(&about, &progress->message, &recording->text, &err);
     link_progress_free(progress);
     if (rc < 0)
-        give_up(recorder, &err);
+        drop(recorder, recording, job->id, &err);
 }
 
 void link_recording_end(struct link_recorder *recorder, struct link_recording *recording,
-                        const struct caloris_buf *result)
+                        const struct link_job *job, const struct caloris_buf *result)
 {
     struct caloris_buf *text = &recording->text;
     struct caloris_err err;
     if (recorder->fd < 0 || text->size == 0) /* nothing was masked: there was no step */
         return;
-    if (caloris_trace_end(result->data, result->size, text, &err) < 0 ||
-        caloris_file_write_all(recorder->fd, recorder->path, text->data, text->size, &err) < 0)
+    if (caloris_trace_end(result->data, result->size, text, &err) < 0)
+        drop(recorder, recording, job->id, &err);
+    else if (caloris_file_write_all(recorder->fd, recorder->path, text->data, text->size, &err) < 0)
         give_up(recorder, &err);
 }
 

@@ -6,8 +6,9 @@
 #include "base/buf.h"
 #include "coordinator/link/job.h"
 
-/* A file of recordings. A recording is a help: what goes wrong is logged once, ends all recording,
- * and no job fails of it. */
+/* A file of recordings. A recording is a help: no job fails of what goes wrong with it. What cannot
+ * be recorded of a request is logged, and only that recording is missing; a file that cannot be
+ * written is logged, and ends all recording. */
 struct link_recorder {
     const char *path;  /* NULL: nothing is recorded */
     const char *model; /* its name */
@@ -16,6 +17,7 @@ struct link_recorder {
 
 /* Of one request. */
 struct link_recording {
+    bool on;                 /* it is recorded */
     struct caloris_buf job;  /* its JSON */
     struct caloris_buf text; /* lines so far */
 };
@@ -34,7 +36,7 @@ void link_recording_add(struct link_recorder *recorder, struct link_recording *r
                         const struct caloris_event *event);
 /* Its result; writes it all. */
 void link_recording_end(struct link_recorder *recorder, struct link_recording *recording,
-                        const struct caloris_buf *result);
+                        const struct link_job *job, const struct caloris_buf *result);
 void link_recording_free(struct link_recording *recording); /* the contents */
 
 #endif
