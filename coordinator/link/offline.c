@@ -250,8 +250,8 @@ static int take_line(struct offline *o, size_t n, bool *bad, struct caloris_job 
         return 0;
     }
     request->owner = mine;
-    request->follow = o->recorder.fd >= 0;
     link_recording_begin(&o->recorder, &mine->recording, job, o->line, n);
+    request->follow = mine->recording.on;
     if (caloris_schedule_submit(o->schedule, request, err) < 0) {
         caloris_request_free(request);
         free_work(mine);
@@ -398,7 +398,9 @@ int caloris_offline_body(struct caloris_engine *engine, void *arg, struct calori
         .report = &offline->report,
         .out = -1,
         .signals = -1,
-        .recorder = {offline->options.trace, link_model_name(offline->options.model_dir), -1},
+        .recorder = {.path = offline->options.trace,
+                     .model = link_model_name(offline->options.model_dir),
+                     .fd = -1},
     };
     int rc = -1;
     o.terminal = isatty(STDERR_FILENO);

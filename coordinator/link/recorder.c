@@ -27,6 +27,20 @@ static void drop(const struct link_recorder *recorder, struct link_recording *re
     recording->on = false;
 }
 
+static int note_id(struct link_recorder *recorder, const struct caloris_trace_entry *entry,
+                   struct caloris_err *err)
+{
+    const json_t *id = json_object_get(entry->head, "id");
+    if (entry->kind != CALORIS_TRACE_RESULT || !json_is_string(id))
+        return 0;
+    if (!recorder->there)
+        recorder->there = json_object();
+    if (json_object_set_new(recorder->there, json_string_value(id), json_true()) < 0)
+        return caloris_err_set(err, CALORIS_NO_MEMORY, "%s: no memory for what it holds",
+                               recorder->path);
+    return 0;
+}
+
 /* Reads to the end of the last whole recording and cuts off what was begun behind it. Anything else
  * that is no recording is left alone: good ones may follow. */
 static int find_end(struct link_recorder *recorder, struct caloris_err *err)
@@ -36,7 +50,8 @@ static int find_end(struct link_recorder *recorder, struct caloris_err *err)
     struct caloris_trace *trace = old ? caloris_trace_open(old, recorder->path, err) : NULL;
     int rc = -1;
     if (trace) {
-        while ((rc = caloris_trace_next(trace, &entry, err)) == 1)
+        while ((rc = caloris_trace_next(trace, &entry, err)) == 1 &&
+               (rc = note_id(recorder, &entry, err)) == 0)
             ;
         if (rc < 0 && caloris_trace_is_cut_off(trace)) {
             rc = ftruncate(recorder->fd, (off_t)caloris_trace_whole_bytes(trace));
@@ -71,14 +86,18 @@ void link_recorder_close(struct link_recorder *recorder)
     if (recorder->fd >= 0)
         close(recorder->fd);
     recorder->fd = -1;
+    json_decref(recorder->there);
+    recorder->there = NULL;
 }
 
 void link_recording_begin(struct link_recorder *recorder, struct link_recording *recording,
                           const struct caloris_job *parsed, const char *json, size_t n)
 {
     struct caloris_err err;
-    *recording = (struct link_recording){recorder->fd >= 0, CALORIS_BUF(2 * CALORIS_JOB_MAX_BYTES),
-                                         CALORIS_BUF(MAX_RECORDING)};
+    const bool there = parsed->id && json_object_get(recorder->there, parsed->id);
+    *recording =
+        (struct link_recording){recorder->fd >= 0 && !there, CALORIS_BUF(2 * CALORIS_JOB_MAX_BYTES),
+                                CALORIS_BUF(MAX_RECORDING)};
     if (recording->on && caloris_job_settle(json, n, parsed, &recording->job, NULL, &err) < 0)
         drop(recorder, recording, parsed->id, &err);
 }

@@ -13,6 +13,7 @@ struct link_recorder {
     const char *path;  /* NULL: nothing is recorded */
     const char *model; /* its name */
     int fd;            /* -1: not open */
+    json_t *there;     /* ids of the whole recordings that it began with; NULL: none */
 };
 
 /* Of one request. */
@@ -27,7 +28,8 @@ struct link_recording {
 int link_recorder_open(struct link_recorder *recorder, bool resume, struct caloris_err *err);
 void link_recorder_close(struct link_recorder *recorder);
 
-/* The job in json [n] is to be recorded. */
+/* The job in json [n] is to be recorded, unless its recording is there already: it was written, and
+ * then the run ended before the result was. */
 void link_recording_begin(struct link_recorder *recorder, struct link_recording *recording,
                           const struct caloris_job *parsed, const char *json, size_t n);
 /* A STEP or SNAPSHOT event of it. */

@@ -97,10 +97,32 @@ static void one_that_cannot_be_recorded_is_left_out(void **state)
     assert_string_equal(ids, "a b ");
 }
 
+/* The recording is written before the result: a run that ends in between has one without the
+ * other, and computes the job again. */
+static void what_is_there_is_not_recorded_again(void **state)
+{
+    (void)state;
+    struct link_recorder recorder = {.path = path, .model = "none", .fd = -1};
+    struct caloris_err err = {0};
+    char ids[64];
+    assert_int_equal(link_recorder_open(&recorder, false, &err), 0);
+    record(&recorder, "a", LENGTH);
+    record(&recorder, "b", LENGTH);
+    link_recorder_close(&recorder);
+    assert_int_equal(link_recorder_open(&recorder, true, &err), 0);
+    record(&recorder, "b", LENGTH);
+    record(&recorder, "c", LENGTH);
+    link_recorder_close(&recorder);
+    read_ids(ids, sizeof(ids));
+    assert_string_equal(ids, "a b c ");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(one_that_cannot_be_recorded_is_left_out, make_file,
+                                        remove_file),
+        cmocka_unit_test_setup_teardown(what_is_there_is_not_recorded_again, make_file,
                                         remove_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
