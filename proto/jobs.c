@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -315,7 +316,8 @@ static int check_together(const json_t *root, struct caloris_job *job, struct ca
                                "hole: needs prompt or messages; ids hold the mask id itself");
     if (job->chat_template && job->source != CALORIS_JOB_MESSAGES)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "chat_template: needs messages");
-    if (job->params.best > 1 && job->params.temperature <= 0)
+    /* As a float, which it becomes: noise of less than the smallest normal one changes nothing. */
+    if (job->params.best > 1 && (float)job->params.temperature < FLT_MIN)
         return caloris_err_set(err, CALORIS_BAD_REQUEST,
                                "best: %u answers need a temperature above 0, or all are the same",
                                job->params.best);

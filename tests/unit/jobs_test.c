@@ -312,6 +312,8 @@ static const struct {
     {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"hole\":\"_\",\"gen_length\":0}",
      "gen_length: 0, and the prompt has no hole"},
     {IDS "\"best\":2}", "best: 2 answers need a temperature above 0, or all are the same"},
+    {IDS "\"best\":2,\"temperature\":1e-40}", "best: 2 answers need a temperature above 0"},
+    {IDS "\"best\":2,\"temperature\":1e-300}", "best: 2 answers need a temperature above 0"},
     {IDS "\"best\":0,\"temperature\":1}", "best: 0 is not a whole number from 1 to 64"},
     {IDS "\"best\":65,\"temperature\":1}", "best: 65 is not a whole number from 1 to 64"},
     {IDS "\"candidate\":65536}", "candidate: 65536 is not a whole number from 0 to 65535"},
