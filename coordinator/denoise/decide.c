@@ -96,43 +96,50 @@ uint32_t caloris_denoise_best(const struct caloris_denoise *denoise)
 
 /* ---- commits: which of ranked [n], n > 0, surest first; the first always goes ---------------- */
 
+/* Entropies of the ranks before: the largest, and the sum of the others. */
+struct so_far {
+    double largest, others;
+};
+
 static bool fits_quota(const struct caloris_denoise *denoise, const struct caloris_ranked *ranked,
-                       size_t rank)
+                       size_t rank, struct so_far *so_far)
 {
     (void)ranked;
+    (void)so_far;
     return rank < caloris_denoise_quota(denoise);
 }
 
 static bool reaches_threshold(const struct caloris_denoise *denoise,
-                              const struct caloris_ranked *ranked, size_t rank)
+                              const struct caloris_ranked *ranked, size_t rank,
+                              struct so_far *so_far)
 {
+    (void)so_far;
     return ranked[rank].probability >= denoise->params.threshold;
 }
 
 /* The n-th surest, n >= 2, goes while p >= 1 - f / (n + 1).       Fast-dLLM, arXiv 2505.22618,
  * §3.3 */
 static bool reaches_factor(const struct caloris_denoise *denoise,
-                           const struct caloris_ranked *ranked, size_t rank)
+                           const struct caloris_ranked *ranked, size_t rank, struct so_far *so_far)
 {
+    (void)so_far;
     return ranked[rank].probability >= 1 - denoise->params.factor / (double)(rank + 2);
 }
 
 /* Σ H - max H over the first ones, this included, at most gamma.       EB-Sampler, arXiv
  * 2505.24857 */
 static bool keeps_the_bound(const struct caloris_denoise *denoise,
-                            const struct caloris_ranked *ranked, size_t rank)
+                            const struct caloris_ranked *ranked, size_t rank, struct so_far *so_far)
 {
-    double largest = ranked[0].entropy, others = 0;
-    for (size_t i = 1; i <= rank; i++) {
-        others += fmin(ranked[i].entropy, largest);
-        largest = fmax(ranked[i].entropy, largest);
-    }
-    return others <= denoise->params.gamma;
+    so_far->others += fmin(ranked[rank].entropy, so_far->largest);
+    so_far->largest = fmax(ranked[rank].entropy, so_far->largest);
+    return so_far->others <= denoise->params.gamma;
 }
 
 static const struct {
-    bool (*goes)(const struct caloris_denoise *, const struct caloris_ranked *, size_t rank);
-    bool ends; /* the first that does not go ends it */
+    bool (*goes)(const struct caloris_denoise *, const struct caloris_ranked *, size_t rank,
+                 struct so_far *); /* asked for each rank in turn, from the second on */
+    bool ends;                     /* the first that does not go ends it */
 } commits[] = {
     [CALORIS_COMMIT_QUOTA] = {fits_quota, true},
     [CALORIS_COMMIT_THRESHOLD] = {reaches_threshold, false},
@@ -144,8 +151,9 @@ static void choose(const struct caloris_denoise *denoise, const struct caloris_r
                    size_t n, bool *chosen)
 {
     const enum caloris_commit commit = denoise->params.commit;
+    struct so_far so_far = {.largest = n > 0 ? ranked[0].entropy : 0};
     for (size_t rank = 0; rank < n; rank++) {
-        if (rank == 0 || commits[commit].goes(denoise, ranked, rank))
+        if (rank == 0 || commits[commit].goes(denoise, ranked, rank, &so_far))
             chosen[ranked[rank].row] = true;
         else if (commits[commit].ends)
             return;
