@@ -328,13 +328,13 @@ static int check_together(const json_t *root, struct caloris_job *job, struct ca
     return check_blocks(root, &job->params, err);
 }
 
-int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struct caloris_err *err)
+static int parse(const char *json, size_t n, size_t most, struct caloris_job *job,
+                 struct caloris_err *err)
 {
     memset(job, 0, sizeof(*job));
     caloris_job_params_default(&job->params);
-    if (n > CALORIS_JOB_MAX_BYTES)
-        return caloris_err_set(err, CALORIS_BAD_REQUEST, "job: %zu bytes, more than %d", n,
-                               CALORIS_JOB_MAX_BYTES);
+    if (n > most)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST, "job: %zu bytes, more than %zu", n, most);
     json_error_t error;
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root) {
@@ -352,6 +352,17 @@ int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struc
         status = 0;
     json_decref(root);
     return status;
+}
+
+int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struct caloris_err *err)
+{
+    return parse(json, n, CALORIS_JOB_MAX_BYTES, job, err);
+}
+
+int caloris_job_parse_stored(const char *json, size_t n, struct caloris_job *job,
+                             struct caloris_err *err)
+{
+    return parse(json, n, CALORIS_JOB_MAX_STORED, job, err);
 }
 
 void caloris_job_free(struct caloris_job *job)

@@ -18,7 +18,9 @@ struct caloris_err;
 
 enum {
     CALORIS_JOB_MAX_BYTES = 8 << 20, /* of one job's JSON */
-    CALORIS_JOB_MAX_ID = 256,        /* bytes of id */
+    /* The same as a gateway keeps it: with what caloris_job_settle adds, and a seed. */
+    CALORIS_JOB_MAX_STORED = CALORIS_JOB_MAX_BYTES + (4 << 10),
+    CALORIS_JOB_MAX_ID = 256, /* bytes of id */
     CALORIS_JOB_MAX_TOKENS = 1 << 20,
     CALORIS_JOB_MAX_MESSAGES = 1024,
     CALORIS_JOB_MAX_NAME = 64,   /* bytes of hole, chat_template, a message's role */
@@ -124,6 +126,9 @@ int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job
  * Codes: BAD_REQUEST. On failure job->id is set if there was a usable one, so that the error can
  * be answered: free it all the same. */
 int caloris_job_parse(const char *json, size_t n, struct caloris_job *job, struct caloris_err *err);
+/* The same of a job that a gateway kept. */
+int caloris_job_parse_stored(const char *json, size_t n, struct caloris_job *job,
+                             struct caloris_err *err);
 void caloris_job_free(struct caloris_job *job); /* the contents; a zeroed one is fine */
 
 /* ---- lines of a batch: OpenAI's and our own -------------------------------------------------- */

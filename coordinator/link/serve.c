@@ -234,8 +234,8 @@ static int take_lease(struct serve *s, const Caloris__Wire__Lease *lease, struct
     struct caloris_job parsed = {0};
     struct caloris_request *request = NULL;
     int rc = 0;
-    if (caloris_job_parse((const char *)lease->job_json.data, lease->job_json.len, &parsed, &why) <
-            0 ||
+    if (caloris_job_parse_stored((const char *)lease->job_json.data, lease->job_json.len, &parsed,
+                                 &why) < 0 ||
         link_prepare(&s->model, &parsed, &job->job, &request, &why) < 0) {
         if (!job->job.id && parsed.id)
             job->job.id = strdup(parsed.id);

@@ -148,14 +148,21 @@ static void bad_jobs_are_refused_by_name(void **state)
             (ProtobufCBinaryData){strlen(bad[i].json), (uint8_t *)(uintptr_t)bad[i].json};
         client_expect_failure(client, &message, "bad_request", bad[i].words);
     }
-    /* Larger than any job may be, smaller than any frame. */
+    /* Larger than any job may be, smaller than any frame. As large as one may be is taken. */
+    static const char begin[] = "{\"prompt\": \"a\"";
     size_t n = CALORIS_JOB_MAX_BYTES + 1;
-    uint8_t *large = malloc(n);
+    uint8_t *large = malloc(n + 1);
     assert_non_null(large);
     memset(large, ' ', n);
+    memcpy(large, begin, sizeof(begin) - 1);
+    large[n - 1] = '}';
+    large[n] = '\0';
     submit.key = (ProtobufCBinaryData){1, (uint8_t *)(uintptr_t) "k"};
     submit.job_json = (ProtobufCBinaryData){n, large};
     client_expect_failure(client, &message, "bad_request", "job_json");
+    large[n - 2] = '}';
+    large[n - 1] = '\0';
+    assert_true(client_submit(client, "largest", (const char *)large, NULL) > 0);
     free(large);
 
     /* A submission from the future: field 9 of Submit. */

@@ -521,6 +521,34 @@ static void documents_every_field(void **state)
     caloris_buf_free(&text);
 }
 
+/* As large as a job may be, and what is added to it on its way to a group. */
+static void the_largest_job_is_kept(void **state)
+{
+    (void)state;
+    static const char begin[] = "{\"prompt\":\"", end[] = "\"}";
+    const size_t n = CALORIS_JOB_MAX_BYTES;
+    struct caloris_buf settled = CALORIS_BUF(CALORIS_JOB_MAX_STORED);
+    struct caloris_job job, again;
+    struct caloris_err err = {0};
+    char *json = malloc(n);
+    assert_non_null(json);
+    memset(json, 'a', n);
+    memcpy(json, begin, sizeof(begin) - 1);
+    memcpy(json + n - (sizeof(end) - 1), end, sizeof(end) - 1);
+    if (caloris_job_parse(json, n, &job, &err) < 0 ||
+        caloris_job_settle(json, n, &job, &settled, NULL, &err) < 0 ||
+        caloris_job_parse_stored(settled.data, settled.size, &again, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(again.prompt_bytes, job.prompt_bytes);
+    assert_true(settled.size + sizeof("\"seed\": 9007199254740991, ") < CALORIS_JOB_MAX_STORED);
+    caloris_job_free(&job);
+    caloris_job_free(&again);
+    assert_int_equal(caloris_job_parse(settled.data, settled.size, &again, &err), -1);
+    caloris_job_free(&again);
+    caloris_buf_free(&settled);
+    free(json);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -532,6 +560,7 @@ int main(void)
         cmocka_unit_test(settles_presets),
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test(refuses_depth_and_size),
+        cmocka_unit_test(the_largest_job_is_kept),
         cmocka_unit_test(sets_fields_from_flags),
         cmocka_unit_test(writes_results),
         cmocka_unit_test(documents_every_field),

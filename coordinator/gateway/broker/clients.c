@@ -154,7 +154,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
     const Caloris__Wire__Submit *submit = message->submit;
     /* What the preset says stands in the stored job: later versions may mean something else by
      * it. */
-    struct caloris_buf body = CALORIS_BUF(CALORIS_JOB_MAX_BYTES);
+    struct caloris_buf body = CALORIS_BUF(CALORIS_JOB_MAX_STORED);
     int rc = -1;
     size_t added;
     if (caloris_job_settle((const char *)submit->job_json.data, submit->job_json.len, job, &body,
