@@ -116,9 +116,10 @@ extern const size_t caloris_job_presets_count;
 /* What a job gets that says nothing but its preset. */
 void caloris_job_params_preset(struct caloris_job_params *params, enum caloris_preset preset);
 
-/* A parsed job's JSON [n] with what its preset gave it written out, so that it means the same to
- * every later version; appended to settled, the bytes of the job behind it as they came. *added
- * (may be NULL): how many bytes stand between the brace and them. */
+/* A parsed job's JSON [n] with every field of decoding that it left open and that has a default
+ * written out, so that it means the same to every later version; appended to settled, the bytes of
+ * the job behind it as they came. *added (may be NULL): how many bytes stand between the brace and
+ * them. */
 int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job,
                        struct caloris_buf *settled, size_t *added, struct caloris_err *err);
 

@@ -79,6 +79,13 @@ static int put_real(double real, struct caloris_buf *to, struct caloris_err *err
     return caloris_buf_printf(to, err, "%s", text);
 }
 
+/* Those that say how it is decoded stand behind preset in the table. One without a default that
+ * nobody said means just that, and stays open. */
+static bool is_settled(const struct caloris_job_field *field)
+{
+    return field > caloris_job_field_find("preset") && *field->default_text;
+}
+
 /* "field": value of params, as JSON. */
 static int put_field(const struct caloris_job_field *field, const struct caloris_job_params *params,
                      struct caloris_buf *to, struct caloris_err *err)
@@ -90,6 +97,8 @@ static int put_field(const struct caloris_job_field *field, const struct caloris
         return put_choice(field, from, to, err);
     if (field->type == CALORIS_FIELD_REAL)
         return put_real(*(const double *)from, to, err);
+    if (field->type == CALORIS_FIELD_BOOL)
+        return caloris_buf_printf(to, err, "%s", *(const bool *)from ? "true" : "false");
     return caloris_buf_printf(to, err, "%" PRIu32, *(const uint32_t *)from);
 }
 
@@ -97,7 +106,6 @@ int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job
                        struct caloris_buf *settled, size_t *added, struct caloris_err *err)
 {
     const size_t before = settled->size;
-    const struct caloris_job_preset *set = &caloris_job_presets[job->params.preset];
     const char *brace = memchr(json, '{', n);
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     int status = -1;
@@ -107,11 +115,11 @@ int caloris_job_settle(const char *json, size_t n, const struct caloris_job *job
     }
     if (caloris_buf_append(settled, "{", 1, err) < 0)
         goto out;
-    for (size_t i = 0; i < CALORIS_PRESET_FIELDS && set->fields[i].name; i++) {
-        if (json_object_get(root, set->fields[i].name))
+    for (size_t i = 0; i < caloris_job_fields_count; i++) {
+        const struct caloris_job_field *field = &caloris_job_fields[i];
+        if (!is_settled(field) || json_object_get(root, field->name))
             continue;
-        if (put_field(caloris_job_field_find(set->fields[i].name), &job->params, settled, err) <
-                0 ||
+        if (put_field(field, &job->params, settled, err) < 0 ||
             caloris_buf_append(settled, ", ", 2, err) < 0)
             goto out;
     }

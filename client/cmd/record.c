@@ -47,7 +47,8 @@ static const char *find_model(const caloris_answer *job, const caloris_answer *c
     return NULL;
 }
 
-/* The job as the gateway stored it: what its preset gave and the seed that was drawn included. */
+/* The job as the gateway stored it: with the defaults of what it left open, and the seed that was
+ * drawn. */
 static int begin(struct recorder *recorder, struct caloris_client *client, uint64_t number,
                  const Caloris__Wire__Progress *canvas, struct caloris_err *err)
 {

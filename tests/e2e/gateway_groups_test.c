@@ -83,7 +83,7 @@ static void a_job_goes_the_whole_way(void **state)
 
     to_group *order = group_next(group, ORDER(LEASE));
     assert_int_equal(order->lease->job, job);
-    /* What the preset gave, then what the client said (but for the brace). */
+    /* What it left open, then what the client said (but for the brace). */
     const ProtobufCBinaryData *leased = &order->lease->job_json;
     const size_t said = strlen(job_json) - 1;
     assert_true(leased->len > said);

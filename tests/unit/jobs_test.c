@@ -156,6 +156,13 @@ static void lists_presets(void **state)
     }
 }
 
+#define FACTOR_TO_GUIDANCE                                                                         \
+    "\"factor\": 1, \"gamma\": 0.1, \"early_commit\": 0, \"quota\": \"all\", \"temperature\": 0, " \
+    "\"cfg_scale\": 0, "
+#define BEST_TO_END                                                                                \
+    "\"best\": 1, \"candidate\": 0, \"early_stop\": true, \"logits_eos_inf\": false, "             \
+    "\"confidence_eos_eot_inf\": false, "
+
 /* A preset gives what the job leaves open, wherever it stands; settled, the job says it itself. */
 static const struct {
     const char *json;
@@ -165,23 +172,27 @@ static const struct {
     const char *settled;
 } preset_jobs[] = {
     {"{\"ids\":[1],\"preset\":\"exact\"}", CALORIS_COMMIT_QUOTA, CALORIS_CACHE_NONE, 32,
-     "{\"block_length\": 32, \"order\": \"confidence\", \"commit\": \"quota\", "
-     "\"threshold\": 0.9, \"cache\": \"none\", \"refresh\": 1, "
+     "{\"gen_length\": 96, \"block_length\": 32, \"order\": \"confidence\", \"commit\": \"quota\", "
+     "\"threshold\": 0.9, " FACTOR_TO_GUIDANCE "\"cache\": \"none\", \"refresh\": 1, " BEST_TO_END
      "\"ids\":[1],\"preset\":\"exact\"}"},
     {" {\"cache\":\"prefix\",\"ids\":[1],\"gen_length\":7,\"refresh\":2,"
      "\"commit\":\"entropy_bounded\",\"threshold\":0.1,\"preset\":\"exact\"}",
      CALORIS_COMMIT_ENTROPY_BOUNDED, CALORIS_CACHE_PREFIX, 7,
-     "{\"block_length\": 7, \"order\": \"entropy\", \"cache\":\"prefix\",\"ids\":[1],"
-     "\"gen_length\":7,\"refresh\":2,\"commit\":\"entropy_bounded\",\"threshold\":0.1,"
-     "\"preset\":\"exact\"}"},
+     "{\"block_length\": 7, \"order\": \"entropy\", " FACTOR_TO_GUIDANCE BEST_TO_END
+     "\"cache\":\"prefix\",\"ids\":[1],\"gen_length\":7,\"refresh\":2,"
+     "\"commit\":\"entropy_bounded\",\"threshold\":0.1,\"preset\":\"exact\"}"},
     {"{\"ids\":[1],\"gen_length\":200,\"commit\":\"quota\",\"steps\":50}", CALORIS_COMMIT_QUOTA,
      CALORIS_CACHE_ACTIVE, 40,
-     "{\"block_length\": 40, \"order\": \"confidence\", \"threshold\": 0.9, "
-     "\"cache\": \"active\", \"refresh\": 1, "
+     "{\"block_length\": 40, \"order\": \"confidence\", \"threshold\": 0.9, " FACTOR_TO_GUIDANCE
+     "\"cache\": \"active\", \"refresh\": 1, " BEST_TO_END
      "\"ids\":[1],\"gen_length\":200,\"commit\":\"quota\",\"steps\":50}"},
-    {"{\"ids\":[1],\"gen_length\":0}", CALORIS_COMMIT_THRESHOLD, CALORIS_CACHE_ACTIVE, 1,
+    {"{\"ids\":[1],\"gen_length\":0,\"gamma\":0.3,\"early_stop\":false}", CALORIS_COMMIT_THRESHOLD,
+     CALORIS_CACHE_ACTIVE, 1,
      "{\"block_length\": 1, \"order\": \"confidence\", \"commit\": \"threshold\", "
-     "\"threshold\": 0.9, \"cache\": \"active\", \"refresh\": 1, \"ids\":[1],\"gen_length\":0}"},
+     "\"threshold\": 0.9, \"factor\": 1, \"early_commit\": 0, \"quota\": \"all\", "
+     "\"temperature\": 0, \"cfg_scale\": 0, \"cache\": \"active\", \"refresh\": 1, \"best\": 1, "
+     "\"candidate\": 0, \"logits_eos_inf\": false, \"confidence_eos_eot_inf\": false, "
+     "\"ids\":[1],\"gen_length\":0,\"gamma\":0.3,\"early_stop\":false}"},
 };
 
 static void settles_presets(void **state)

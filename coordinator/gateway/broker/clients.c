@@ -152,8 +152,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
                             const struct caloris_job *job, struct caloris_err *err)
 {
     const Caloris__Wire__Submit *submit = message->submit;
-    /* What the preset says stands in the stored job: later versions may mean something else by
-     * it. */
+    /* What the job left open stands in the stored one: later versions may have other defaults. */
     struct caloris_buf body = CALORIS_BUF(CALORIS_JOB_MAX_STORED);
     int rc = -1;
     size_t added;
