@@ -378,6 +378,7 @@ static int find_row_budget(struct caloris_engine *engine, const struct values *v
                            struct caloris_err *err)
 {
     struct caloris_row_budget budget;
+    char text[CALORIS_ROW_WARNING];
     *rows = (size_t)v->row_budget;
     if (*rows > 0)
         return 0;
@@ -386,7 +387,10 @@ static int find_row_budget(struct caloris_engine *engine, const struct values *v
     *rows = budget.rows;
     if (v->profile && caloris_engine_profile(engine, NULL, err) < 0) /* the timing does not count */
         return -1;
-    caloris_log(CALORIS_LOG_INFO, "row budget %zu, found in %.2f s", budget.rows, budget.seconds);
+    caloris_log(CALORIS_LOG_INFO, "row budget %zu, of 1 to %zu, found in %.2f s", budget.rows,
+                budget.timed, budget.seconds);
+    if (caloris_row_budget_warning(&budget, text))
+        caloris_log(CALORIS_LOG_WARN, "row budget %zu: %s", budget.rows, text);
     return 0;
 }
 

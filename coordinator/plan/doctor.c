@@ -69,6 +69,7 @@ static void check_rows(struct report *report, struct caloris_engine *engine)
     struct caloris_err err;
     double best = 0;
     size_t best_rows = 0;
+    char text[CALORIS_ROW_WARNING];
     if (caloris_row_budget_measure(engine, &budget, &err) < 0) {
         say(report, BROKEN, "rows", "%s", err.text);
         return;
@@ -78,8 +79,11 @@ static void check_rows(struct report *report, struct caloris_engine *engine)
         best_rows = rate > best ? budget.rates[i].rows : best_rows;
         best = rate > best ? rate : best;
     }
-    say(report, FINE, "rows", "budget %zu a step: within 5 %% of the best, %.0f rows/s at %zu",
-        budget.rows, best, best_rows);
+    say(report, FINE, "rows",
+        "budget %zu a step: within 5 %% of the best of 1 to %zu, %.0f rows/s at %zu", budget.rows,
+        budget.timed, best, best_rows);
+    if (caloris_row_budget_warning(&budget, text))
+        say(report, WARNING, "rows", "%s", text);
 }
 
 int caloris_doctor_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)

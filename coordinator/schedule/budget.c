@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/time.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -29,6 +30,18 @@ size_t caloris_row_budget_of(const struct caloris_row_rate *rates, size_t n)
             return rates[i].rows;
     }
     return 0;
+}
+
+const char *caloris_row_budget_warning(const struct caloris_row_budget *budget,
+                                       char text[CALORIS_ROW_WARNING])
+{
+    if (budget->timed >= budget->most)
+        return NULL;
+    snprintf(text, CALORIS_ROW_WARNING,
+             "no step of more than %zu rows was timed: %zu would have taken the timing beyond %d s "
+             "(row-budget says a budget of your own)",
+             budget->timed, budget->most, ENOUGH_MS / 1000);
+    return text;
 }
 
 /* Canvases of rows rows in all, admitted, computed whole and released. The logits of every second
@@ -160,6 +173,7 @@ static void collect(const struct walk *walk, struct caloris_row_budget *budget)
         if (walk->timed[i])
             budget->rates[budget->n++] = walk->rates[i];
     }
+    budget->timed = budget->n > 0 ? budget->rates[budget->n - 1].rows : 0;
     budget->rows = caloris_row_budget_of(budget->rates, budget->n);
 }
 
@@ -195,6 +209,7 @@ int caloris_row_budget_measure(struct caloris_engine *engine, struct caloris_row
     most = most < facts->max_step_rows ? most : facts->max_step_rows;
     while (counts[last] > most)
         last--;
+    budget->most = counts[last];
     int rc = make_probe(&walk.probe, facts, counts[last], err);
     if (rc == 0)
         rc = time_step(engine, &walk.probe, 1, &seconds, err); /* the first one warms up */

@@ -50,7 +50,9 @@ struct caloris_row_rate {
 struct caloris_row_budget {
     struct caloris_row_rate rates[CALORIS_ROW_RATES];
     size_t n;
-    size_t rows; /* the budget */
+    size_t timed; /* the largest count among them */
+    size_t most;  /* the largest that the group's limits allow: timed is less where time ran out */
+    size_t rows;  /* the budget */
     double seconds;
 };
 
@@ -58,6 +60,12 @@ struct caloris_row_budget {
  * the budget. Main thread, inside the body, with no canvas admitted. */
 int caloris_row_budget_measure(struct caloris_engine *engine, struct caloris_row_budget *budget,
                                struct caloris_err *err);
+
+/* What is to be said of a budget whose timing did not come to the largest steps: a larger one might
+ * be better. NULL: it did. Returns text. */
+enum { CALORIS_ROW_WARNING = 160 };
+const char *caloris_row_budget_warning(const struct caloris_row_budget *budget,
+                                       char text[CALORIS_ROW_WARNING]);
 
 /* The smallest count among rates [n] with at least 95 % of the best rows per second. */
 size_t caloris_row_budget_of(const struct caloris_row_rate *rates, size_t n);

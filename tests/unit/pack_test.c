@@ -119,6 +119,18 @@ static void finds_the_budget(void **state)
     assert_int_equal(caloris_row_budget_of(rates, 0), 0);
 }
 
+/* A machine that is too slow for the largest steps is told so. */
+static void says_what_was_not_timed(void **state)
+{
+    (void)state;
+    char text[CALORIS_ROW_WARNING];
+    struct caloris_row_budget budget = {.timed = 192, .most = 512};
+    assert_non_null(caloris_row_budget_warning(&budget, text));
+    assert_non_null(strstr(text, "no step of more than 192 rows was timed: 512 would have"));
+    budget.most = 192; /* as the group's limits have it */
+    assert_null(caloris_row_budget_warning(&budget, text));
+}
+
 static void counts_both_canvases_under_guidance(void **state)
 {
     (void)state;
@@ -309,6 +321,7 @@ int main(void)
         cmocka_unit_test(takes_turns),
         cmocka_unit_test(starves_nobody),
         cmocka_unit_test(finds_the_budget),
+        cmocka_unit_test(says_what_was_not_timed),
         cmocka_unit_test(counts_both_canvases_under_guidance),
         cmocka_unit_test(packs_admissions_writes_and_wants),
     };
