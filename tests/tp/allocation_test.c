@@ -1,5 +1,6 @@
-/* Nothing is allocated between a step's plan and its result, by any rank; and a rank 0 that gets no
- * memory for raw logits fails alone and goes on with the others.
+/* Nothing is allocated between a step's plan and its result, by any rank and in any format, nor
+ * by the step loop while nobody follows its requests; and a rank 0 that gets no memory for raw
+ * logits fails alone and goes on with the others.
  *
  * The linker sends what our libraries call of the allocator here first (-Wl,--wrap). */
 #include <setjmp.h>
@@ -9,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/err.h"
+#include "coordinator/schedule/schedule.h"
 #include "worker/engine.h"
 
 #include <errno.h>
@@ -18,7 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { STEPS = 20, CANVAS = 24, MASK = 310, SLOTS = 4 };
+enum { ROUNDS = 10, CANVAS = 24, MASK = 310, SLOTS = 4, MAX_RANKS = 3 };
 
 static atomic_uint calls;
 static _Thread_local bool short_of_memory;
@@ -66,34 +68,52 @@ void *__wrap_mmap(void *at, size_t size, int protection, int flags, int fd, off_
     return __real_mmap(at, size, protection, flags, fd, offset);
 }
 
-static struct caloris_engine_options options_for(int ranks)
+static struct caloris_engine_options options_for(int ranks, const char *weights)
 {
     static char dir[512];
     snprintf(dir, sizeof(dir), "%s/tests/golden/models/llada", getenv("CALORIS_SOURCE_DIR"));
     return (struct caloris_engine_options){
         .model_dir = dir,
+        .weights = weights,
         .transport = CALORIS_TRANSPORT_THREADS,
         .ranks = ranks,
         .threads = 2,
         .max_requests = SLOTS,
         .max_canvas = CANVAS,
         .max_step_rows = SLOTS * CANVAS,
+        .kv_tokens = SLOTS * CANVAS,
     };
 }
 
-/* Every kind of entry that a plan has: two canvases come and go in turns, one is guided by the
- * other, with noise, probes and special ids. */
-static int steps_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+/* What body allocates once all is loaded is an error. */
+static void check(int (*body)(struct caloris_engine *, void *, struct caloris_err *))
 {
-    const unsigned while_loading = atomic_load(&calls);
-    int32_t ids[2 * CANVAS];
-    struct caloris_want wants[CANVAS];
-    (void)arg;
-    for (int i = 0; i < 2 * CANVAS; i++)
-        ids[i] = i % 3 ? MASK : i;
-    for (uint32_t i = 0; i < CANVAS; i++)
-        wants[i] = (struct caloris_want){.span = 0, .position = i, .partner = 1, .rule = 0};
-    const struct caloris_rule rule = {
+    const char *weights;
+    for (size_t i = 0; (weights = caloris_engine_format(i)); i++) {
+        for (int ranks = 1; ranks <= MAX_RANKS; ranks++) {
+            const struct caloris_engine_options options = options_for(ranks, weights);
+            struct caloris_err err = {0};
+            atomic_store(&calls, 0);
+            if (caloris_engine_run(&options, body, NULL, NULL, &err) < 0)
+                fail_msg("%s, %d ranks: %s", weights, ranks, err.text);
+        }
+    }
+}
+
+static int judge(unsigned while_loading, const char *what, struct caloris_err *err)
+{
+    const unsigned since = atomic_load(&calls) - while_loading;
+    if (while_loading == 0)
+        return caloris_err_set(err, CALORIS_INTERNAL, "loading allocates: the count does not work");
+    if (since > 0)
+        return caloris_err_set(err, CALORIS_INTERNAL, "%u allocations in %s", since, what);
+    return 0;
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+static const struct caloris_rule rules[] = {
+    {
         .special = {{305, CALORIS_NO_CHOICE | CALORIS_NO_SUM}, {306, CALORIS_NO_CHOICE}},
         .specials = 2,
         .probe = {7, 305},
@@ -101,55 +121,192 @@ static int steps_body(struct caloris_engine *engine, void *arg, struct caloris_e
         .best = CALORIS_MAX_BEST,
         .temperature = 0.5f,
         .guidance = 1.5f,
+    },
+    {.best = 2},
+};
+
+/* Wants all positions of a span, by the first rule where it has a partner, else by the second. */
+static size_t want(struct caloris_want *wants, size_t n, const struct caloris_span *spans,
+                   uint32_t span, uint32_t partner)
+{
+    for (uint32_t i = 0; i < spans[span].count; i++)
+        wants[n++] = (struct caloris_want){.span = span,
+                                           .position = spans[span].first + i,
+                                           .partner = partner,
+                                           .rule = partner == CALORIS_NO_PARTNER};
+    return n;
+}
+
+/* Two cached canvases, of which one guides the other, and one without a cache come and are computed
+ * whole; whoever was there before leaves. */
+static int whole_step(struct caloris_engine *engine, const int32_t *ids, bool first,
+                      struct caloris_err *err)
+{
+    static const uint32_t releases[] = {0, 1, 2, 3};
+    static const struct caloris_admission admissions[] = {
+        {.slot = 0, .length = CANVAS, .cached = true},
+        {.slot = 1, .length = CANVAS, .cached = true, .kv_first = CANVAS, .ids_first = CANVAS},
+        {.slot = 3, .length = CANVAS, .ids_first = CANVAS},
     };
-    for (uint32_t step = 0; step < STEPS; step++) {
-        const uint32_t here = step % 2 * 2; /* slots 0 and 1, or 2 and 3 */
-        const uint32_t releases[] = {2 - here, 3 - here};
-        const struct caloris_admission admissions[] = {
-            {.slot = here, .length = CANVAS},
-            {.slot = here + 1, .length = CANVAS, .ids_first = CANVAS}};
-        const struct caloris_write writes[] = {{here, 3, 17}};
-        const struct caloris_span spans[] = {{here, 0, CANVAS}, {here + 1, 0, CANVAS}};
-        const struct caloris_step_plan plan = {
-            .releases = releases,
-            .n_releases = step ? 2 : 0,
-            .admissions = admissions,
-            .n_admissions = 2,
-            .ids = ids,
-            .n_ids = 2 * CANVAS,
-            .writes = writes,
-            .n_writes = 1,
-            .spans = spans,
-            .n_spans = 2,
-            .wants = wants,
-            .n_wants = CANVAS,
-            .rules = &rule,
-            .n_rules = 1,
-        };
-        struct caloris_step_result result;
-        if (caloris_engine_step(engine, &plan, &result, err) < 0)
+    static const struct caloris_span spans[] = {{0, 0, CANVAS}, {1, 0, CANVAS}, {3, 0, CANVAS}};
+    static const struct caloris_write writes[] = {{0, 3, 17}};
+    struct caloris_want wants[2 * CANVAS];
+    const struct caloris_step_plan plan = {
+        .releases = releases,
+        .n_releases = first ? 0 : 4,
+        .admissions = admissions,
+        .n_admissions = 3,
+        .ids = ids,
+        .n_ids = 2 * CANVAS,
+        .writes = writes,
+        .n_writes = 1,
+        .spans = spans,
+        .n_spans = 3,
+        .wants = wants,
+        .n_wants = want(wants, want(wants, 0, spans, 0, 1), spans, 2, CALORIS_NO_PARTNER),
+        .rules = rules,
+        .n_rules = 2,
+    };
+    struct caloris_step_result result;
+    return caloris_engine_step(engine, &plan, &result, err);
+}
+
+/* Windows of the cached ones and, in two pieces, of a fork of the first, which comes now. */
+static int window_step(struct caloris_engine *engine, const int32_t *ids, struct caloris_err *err)
+{
+    static const struct caloris_admission fork = {.slot = 2,
+                                                  .length = CANVAS,
+                                                  .cached = true,
+                                                  .forked = true,
+                                                  .from = 0,
+                                                  .kv_first = 2 * CANVAS};
+    static const struct caloris_span spans[] = {
+        {0, 8, 6}, {1, 8, 6}, {2, 4, 3}, {2, 10, 5}, {3, 0, CANVAS}};
+    static const struct caloris_write writes[] = {{0, 9, 21}, {1, 9, 21}, {2, 5, 8}, {3, 1, 2}};
+    struct caloris_want wants[CANVAS];
+    const struct caloris_step_plan plan = {
+        .admissions = &fork,
+        .n_admissions = 1,
+        .ids = ids,
+        .n_ids = CANVAS,
+        .writes = writes,
+        .n_writes = 4,
+        .spans = spans,
+        .n_spans = 5,
+        .wants = wants,
+        .n_wants = want(wants, want(wants, 0, spans, 0, 1), spans, 3, CALORIS_NO_PARTNER),
+        .rules = rules,
+        .n_rules = 2,
+    };
+    struct caloris_step_result result;
+    return caloris_engine_step(engine, &plan, &result, err);
+}
+
+static int steps_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    const unsigned while_loading = atomic_load(&calls);
+    int32_t ids[2 * CANVAS];
+    (void)arg;
+    for (int i = 0; i < 2 * CANVAS; i++)
+        ids[i] = i % 3 ? MASK : i;
+    for (int round = 0; round < ROUNDS; round++) {
+        if (whole_step(engine, ids, round == 0, err) < 0 || window_step(engine, ids, err) < 0)
             return -1;
     }
-    const unsigned while_stepping = atomic_load(&calls) - while_loading;
-    if (while_loading == 0)
-        return caloris_err_set(err, CALORIS_INTERNAL, "loading allocates: the count does not work");
-    if (while_stepping > 0)
-        return caloris_err_set(err, CALORIS_INTERNAL, "%u allocations in %d steps", while_stepping,
-                               STEPS);
-    return 0;
+    return judge(while_loading, "steps", err);
 }
 
 static void a_step_allocates_nothing(void **state)
 {
     (void)state;
-    for (int ranks = 1; ranks <= 3; ranks++) {
-        struct caloris_engine_options options = options_for(ranks);
-        struct caloris_err err = {0};
-        atomic_store(&calls, 0);
-        if (caloris_engine_run(&options, steps_body, NULL, NULL, &err) < 0)
-            fail_msg("%d ranks: %s", ranks, err.text);
-    }
+    check(steps_body);
 }
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+static const struct {
+    enum caloris_cache cache;
+    enum caloris_commit commit;
+    uint32_t best;
+    double cfg_scale, temperature;
+} requests[] = {
+    {CALORIS_CACHE_NONE, CALORIS_COMMIT_QUOTA, 1, 0, 0},
+    {CALORIS_CACHE_PREFIX, CALORIS_COMMIT_THRESHOLD, 1, 0, 0},
+    {CALORIS_CACHE_DUAL, CALORIS_COMMIT_FACTOR, 1, 1, 0},
+    {CALORIS_CACHE_ACTIVE, CALORIS_COMMIT_ENTROPY_BOUNDED, 1, 0, 0.5},
+    {CALORIS_CACHE_ACTIVE, CALORIS_COMMIT_QUOTA, 3, 0, 1}, /* forks */
+    {CALORIS_CACHE_NONE, CALORIS_COMMIT_THRESHOLD, 2, 0.5, 1},
+};
+enum { REQUESTS = sizeof(requests) / sizeof(requests[0]), PROMPT = 8 };
+
+static int submit(struct caloris_schedule *schedule, size_t i, struct caloris_err *err)
+{
+    struct caloris_request *request = calloc(1, sizeof(*request));
+    if (!request || !(request->canvas = calloc(requests[i].best * CANVAS, sizeof(int32_t)))) {
+        caloris_request_free(request);
+        return caloris_err_sys(err, "a request");
+    }
+    caloris_job_params_preset(&request->params, CALORIS_PRESET_EXACT);
+    request->params.gen_length = CANVAS - PROMPT;
+    request->params.block_length = 4;
+    request->params.cache = requests[i].cache;
+    request->params.commit = requests[i].commit;
+    request->params.best = requests[i].best;
+    request->params.cfg_scale = requests[i].cfg_scale;
+    request->params.temperature = requests[i].temperature;
+    request->params.seed = 1;
+    request->params.mask_id = MASK;
+    request->length = CANVAS;
+    request->prompt = PROMPT;
+    for (size_t k = 0; k < CANVAS; k++)
+        request->canvas[k] = k < PROMPT ? (int32_t)(k + i) : MASK;
+    if (caloris_schedule_submit(schedule, request, err) == 0)
+        return 0;
+    caloris_request_free(request);
+    return -1;
+}
+
+/* Takes what came of all; how many were finished. */
+static size_t take(struct caloris_schedule *schedule)
+{
+    size_t finished = 0;
+    for (struct caloris_event *event; (event = caloris_schedule_next_event(schedule, 0));) {
+        finished += event->kind == CALORIS_EVENT_FINISHED;
+        caloris_request_free(event->request);
+        caloris_event_free(event);
+    }
+    return finished;
+}
+
+/* All come before the loop begins, so that nobody but the ranks runs meanwhile. */
+static int loop_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)
+{
+    struct caloris_schedule *schedule = caloris_schedule_new(caloris_engine_facts(engine), err);
+    int rc = schedule ? 0 : -1;
+    (void)arg;
+    for (size_t i = 0; rc == 0 && i < REQUESTS; i++)
+        rc = submit(schedule, i, err);
+    if (rc == 0) {
+        caloris_schedule_close(schedule, false);
+        const unsigned before = atomic_load(&calls);
+        rc = caloris_schedule_loop(schedule, engine, err);
+        if (rc == 0)
+            rc = judge(before, "the step loop", err);
+        const size_t finished = take(schedule);
+        if (rc == 0 && finished != REQUESTS)
+            rc = caloris_err_set(err, CALORIS_INTERNAL, "%zu of %d finished", finished, REQUESTS);
+    }
+    caloris_schedule_free(schedule);
+    return rc;
+}
+
+static void the_loop_allocates_nothing(void **state)
+{
+    (void)state;
+    check(loop_body);
+}
+
+/* ---- raw logits ------------------------------------------------------------------------------ */
 
 static int count_rows(void *arg, const float *logits, size_t rows, struct caloris_err *err)
 {
@@ -176,8 +333,8 @@ static int logits_body(struct caloris_engine *engine, void *arg, struct caloris_
 static void logits_without_memory_fail_alone(void **state)
 {
     (void)state;
-    for (int ranks = 1; ranks <= 3; ranks++) {
-        struct caloris_engine_options options = options_for(ranks);
+    for (int ranks = 1; ranks <= MAX_RANKS; ranks++) {
+        struct caloris_engine_options options = options_for(ranks, NULL);
         struct caloris_err err = {0};
         size_t rows = 0;
         if (caloris_engine_run(&options, logits_body, &rows, NULL, &err) < 0 || rows != 3)
@@ -189,6 +346,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_allocates_nothing),
+        cmocka_unit_test(the_loop_allocates_nothing),
         cmocka_unit_test(logits_without_memory_fail_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
