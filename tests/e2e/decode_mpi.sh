@@ -55,6 +55,10 @@ done <<'RUNS'
 tinycoder:1 2 mpi 8
 tinycoder:3 3 mpi 1
 tinycoder:3 2 threads 16
+tinycoder:4 1 mpi 1
+tinycoder:4 3 mpi 16
+tinycoder:5 2 mpi 1
+tinycoder:5 5 mpi 16
 RUNS
 
 [ -z "$(leftovers)" ] || fail "left behind: $(leftovers)"
