@@ -66,7 +66,9 @@ size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, uint
         round += room_of(members[i]);
     for (size_t i = 0; i < n; i++) {
         chosen[i] = members[i];
-        chosen[i]->overdue = rows - chosen[i]->served >= PATIENCE_ROUNDS * round;
+        chosen[i]->overdue = rows - chosen[i]->served >= PATIENCE_ROUNDS * round ||
+                             chosen[i]->left_out >= CALORIS_PATIENCE_STEPS;
+        chosen[i]->left_out++;
     }
     sort(chosen, n, goes_before);
     size_t left = max_rows, count = 0;
@@ -75,6 +77,7 @@ size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, uint
         if (room > left)
             continue;
         left -= room;
+        chosen[i]->left_out = 0;
         chosen[count++] = chosen[i];
     }
     sort(chosen, count, came_before);

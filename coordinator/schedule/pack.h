@@ -34,6 +34,7 @@ struct caloris_member {
     uint64_t arrival;   /* how many came before it */
     uint64_t last_turn; /* the step that it last had part in */
     uint64_t served;    /* rows of all steps before that one, or before it was let in */
+    size_t left_out;    /* steps since then that it had no part in */
     bool overdue;       /* for caloris_pack_choose */
 };
 
@@ -47,8 +48,9 @@ size_t caloris_member_wants(const struct caloris_denoise *denoise, size_t n);
  * they have aim rows; whoever does not fit in max_rows is passed over, and smaller ones may fill
  * what is left. So few run at a time, and they are soon done. But nobody starves: who was left out
  * for four rounds (the rows of all members, four times, have been computed since; rows: of all
- * steps so far) goes before the others, the longest wait first.
- * Returns how many; chosen is by arrival. */
+ * steps so far), or for CALORIS_PATIENCE_STEPS steps, goes before the others, the longest wait
+ * first. Returns how many; chosen is by arrival. */
+enum { CALORIS_PATIENCE_STEPS = 32 };
 size_t caloris_pack_choose(struct caloris_member *const *members, size_t n, uint64_t rows,
                            size_t aim, size_t max_rows, struct caloris_member **chosen);
 

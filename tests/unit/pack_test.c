@@ -106,6 +106,28 @@ static void starves_nobody(void **state)
     }
 }
 
+/* However many rows the others take. */
+static void nobody_waits_for_more_than_some_steps(void **state)
+{
+    (void)state;
+    struct caloris_member members[2] = {0}, *list[2], *chosen[2];
+    static const size_t rows[2] = {4, 4096};
+    for (size_t i = 0; i < 2; i++) {
+        members[i].denoise.length = rows[i];
+        members[i].partner = CALORIS_NO_SLOT;
+        members[i].arrival = i;
+        list[i] = &members[i];
+    }
+    uint64_t computed = 0;
+    for (size_t step = 0; step < 3 * (CALORIS_PATIENCE_STEPS + 1); step++) {
+        assert_int_equal(caloris_pack_choose(list, 2, computed, 4, 4096, chosen), 1);
+        const bool its_turn = step % (CALORIS_PATIENCE_STEPS + 1) == CALORIS_PATIENCE_STEPS;
+        assert_ptr_equal(chosen[0], its_turn ? &members[1] : &members[0]);
+        computed += chosen[0]->denoise.length;
+        chosen[0]->served = computed;
+    }
+}
+
 /* The smallest count whose rows per second are 95 % of the best. */
 static void finds_the_budget(void **state)
 {
@@ -320,6 +342,7 @@ int main(void)
         cmocka_unit_test(keeps_regions_apart),
         cmocka_unit_test(takes_turns),
         cmocka_unit_test(starves_nobody),
+        cmocka_unit_test(nobody_waits_for_more_than_some_steps),
         cmocka_unit_test(finds_the_budget),
         cmocka_unit_test(says_what_was_not_timed),
         cmocka_unit_test(counts_both_canvases_under_guidance),
