@@ -289,7 +289,7 @@ void plain_best_load(const char *name, struct plain_best *best)
 
 /* ---- at random ------------------------------------------------------------------------------- */
 
-enum { MAX_DRAWN_BEST = 4, MAX_FIELDS = 400 };
+enum { MAX_DRAWN_BEST = 4, MAX_FIELDS = 420 };
 
 struct dice {
     uint64_t seed;
@@ -335,7 +335,9 @@ static size_t draw_fields(struct dice *dice, char fields[MAX_FIELDS], size_t *pr
     if (roll(dice, 0, 4) == 0)
         at += sprintf(at, ",'cfg_scale':%.3f", roll_real(dice, 0.2, 1));
     if (roll(dice, 0, 4) == 0)
-        sprintf(at, ",'early_commit':%.3f", roll_real(dice, 0.2, 1));
+        at += sprintf(at, ",'early_commit':%.3f", roll_real(dice, 0.2, 1));
+    if (roll(dice, 0, 2) == 0)
+        sprintf(at, ",'early_stop':true");
     return (size_t)best;
 }
 
@@ -354,9 +356,13 @@ static bool draw(const struct tiny_llada *model, struct dice *dice, struct plain
     size_t prompt, holes, before = decodes->count;
     const size_t best = draw_fields(dice, fields, &prompt, &holes), index = dice->throws;
     bool sturdy = true;
-    for (size_t k = 0; sturdy && k < best; k++)
+    for (size_t k = 0; sturdy && k < best; k++) {
+        struct golden_decode *decode = &decodes->decode[decodes->count++];
         sturdy = make_decode(model, fields, (uint32_t)k, mask_of(decodes), index % 1000, prompt,
-                             holes, &decodes->decode[decodes->count++]);
+                             holes, decode);
+        if (k == 0 && decode->params.early_stop) /* one EOS for all */
+            sprintf(fields + strlen(fields), ",'eos_id':%d", decode->params.eos_id);
+    }
     while (!sturdy && decodes->count > before)
         golden_decode_free(&decodes->decode[--decodes->count]);
     for (size_t i = before; i < decodes->count; i++)
