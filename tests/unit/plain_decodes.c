@@ -197,11 +197,10 @@ void plain_decodes_append(struct golden_decodes *decodes)
     assert_non_null(decodes->decode);
     for (size_t i = 0; i < REQUESTS; i++) {
         struct golden_decode *decode = &decodes->decode[decodes->count];
-        if (make_decode(model, requests[i].job, 0, mask_of(decodes), i, requests[i].prompt,
-                        requests[i].holes, decode))
-            decodes->count++;
-        else
-            golden_decode_free(decode);
+        if (!make_decode(model, requests[i].job, 0, mask_of(decodes), i, requests[i].prompt,
+                         requests[i].holes, decode))
+            fail_msg("%s: not sturdy: %s", decodes->dir, requests[i].job);
+        decodes->count++;
     }
     tiny_llada_free(model);
 }

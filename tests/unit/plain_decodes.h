@@ -7,7 +7,7 @@
 #include "tests/unit/golden_decodes.h"
 
 /* Runs of every cache on the model of decodes' folder, appended to decodes. The same requests for
- * the same model; those whose writes change with noise of 1e-3 on every logit are left out. */
+ * the same model; one whose writes change with noise of 1e-3 on every logit fails the test. */
 void plain_decodes_append(struct golden_decodes *decodes);
 
 /* As golden_decodes_load, but with these runs alone. */
