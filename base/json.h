@@ -8,11 +8,12 @@
 
 struct caloris_err;
 
-/* The document in path (at most max bytes), or NULL. Free with json_decref. */
+/* The document in path (at most max bytes), or NULL; no string of it holds a NUL. Free with
+ * json_decref. */
 json_t *caloris_json_load(const char *path, size_t max, struct caloris_err *err);
 
-/* The same from n bytes at text; what names them in errors. Code of a failure:
- * CALORIS_BAD_REQUEST. */
+/* The same from n bytes at text; what names them in errors. Strings may hold NULs, as a model's
+ * answer may: json_string_length has their end. Code of a failure: CALORIS_BAD_REQUEST. */
 json_t *caloris_json_parse(const char *text, size_t n, const char *what, struct caloris_err *err);
 
 #endif

@@ -95,8 +95,8 @@ json_t *cmd_status_json(const Caloris__Wire__JobStatus *status)
         put(object, "error", error);
     }
     if (status->has_job_json) {
-        json_t *request =
-            json_loadb((const char *)status->job_json.data, status->job_json.len, 0, NULL);
+        json_t *request = json_loadb((const char *)status->job_json.data, status->job_json.len,
+                                     JSON_ALLOW_NUL, NULL);
         put(object, "request", request ? request : json_null());
     }
     return object;

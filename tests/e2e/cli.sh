@@ -73,7 +73,7 @@ stdout_is 1
 expect 0 "" caloris submit --json --raw "x = " --id mine
 stdout_is '{"job":2}'
 expect 0 "" caloris submit --ids 5,6,7
-expect 0 "" bash -c 'printf "from a pipe\n" | caloris submit -'
+expect 0 "" bash -c 'printf "from\0a pipe\n" | caloris submit -'
 expect 0 "" bash -c 'printf %s "{\"ids\":[1,2],\"gen_length\":32}" | caloris submit --job - --gen-length 64'
 stdout_is 5
 expect 0 "queued" caloris show 1
@@ -83,7 +83,7 @@ stdout_like '"request":\{.*"cache":.*"messages":\[\{"role":"user","content":"wri
 expect 0 "" caloris show --json 2
 stdout_like '"prompt":"x = ","id":"mine"'
 expect 0 "" caloris show --json 4
-stdout_like '"content":"from a pipe"'
+stdout_like '"content":"from\\u0000a pipe"'
 expect 0 "" caloris show --json 5
 stdout_like '"ids":\[1,2\],"gen_length":64'
 expect 0 "JOB " caloris list

@@ -152,6 +152,62 @@ static void a_failed_job_says_why(void **state)
     hang_up(client);
 }
 
+/* A model's answer may be any bytes. */
+static void a_result_may_hold_a_nul(void **state)
+{
+    (void)state;
+    static const char nul[] = "{\"id\": null, \"text\": \"a\\u0000b\"}";
+    void *client = client_dial(&gateway), *group = group_dial(&gateway, "g", 1);
+    uint64_t job = client_submit(client, "k", job_json, NULL);
+    struct lease lease = group_take_lease(group);
+    group_result(group, &lease, nul);
+    expect_taken(group, &lease);
+    client_await(client, job, STATE(DONE));
+    char *json = client_results(client, job);
+    assert_string_equal(json, nul);
+    free(json);
+    hang_up(group);
+    hang_up(client);
+}
+
+/* What is no result ends its job, once, and frees its place. */
+static void a_result_that_is_none_is_a_failure(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *words;
+    } bad[] = {
+        {"{\"id\": null, \"ids\": [1", "result:1:"},
+        {"[1, 2]", "result: not a JSON object"},
+        {"", "result:1:"},
+        {"{\"id\": 1, \"id\": 2}", "duplicate"},
+    };
+    char key[8];
+    void *client = client_dial(&gateway), *group = group_dial(&gateway, "g", 1);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        snprintf(key, sizeof(key), "k%zu", i);
+        uint64_t job = client_submit(client, key, "{\"prompt\": \"a\", \"id\": \"mine\"}", NULL);
+        struct lease lease = group_take_lease(group);
+        assert_int_equal(lease.job, job);
+        group_result(group, &lease, bad[i].json);
+        group_result(group, &lease, bad[i].json);
+        expect_taken(group, &lease);
+        expect_taken(group, &lease);
+        from_gateway *answer = client_show(client, job);
+        assert_int_equal(answer->status->state, STATE(FAILED));
+        assert_string_equal(answer->status->failure->code, "internal");
+        if (!strstr(answer->status->failure->text, bad[i].words))
+            fail_msg("\"%s\" does not say \"%s\"", answer->status->failure->text, bad[i].words);
+        answer_free(answer);
+        char *json = client_results(client, job);
+        assert_non_null(strstr(json, "\"mine\""));
+        assert_non_null(strstr(json, "group g: result"));
+        free(json);
+    }
+    hang_up(group);
+    hang_up(client);
+}
+
 /* Oldest first, never more than there is room for, a freed place filled at once. */
 static void leases_follow_the_room(void **state)
 {
@@ -544,6 +600,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(a_job_goes_the_whole_way, setup_patient),
         CASE(a_failed_job_says_why, setup_patient),
+        CASE(a_result_may_hold_a_nul, setup_patient),
+        CASE(a_result_that_is_none_is_a_failure, setup_patient),
         CASE(leases_follow_the_room, setup_patient),
         CASE(cancelling, setup_patient),
         CASE(a_silent_group_loses_its_jobs, setup_hasty),

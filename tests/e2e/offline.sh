@@ -109,6 +109,13 @@ printf 'no json\n{"id": "x"}\n' >"$WORK/damaged.jsonl"
 engine threads 2 --model "$GOLDEN/llada" --jobs "$JOBS" --out "$WORK/damaged.jsonl" --resume
 complaint "damaged.jsonl: line 1"
 
+# What a model answers may hold a NUL: such a result counts, too.
+printf '{"id": "nul", "text": "a\\u0000b"}\n' >"$OUT"
+printf '{"id": "nul", "ids": [1], "gen_length": 8}\n{"id": "next", "ids": [1], "gen_length": 8}\n' \
+    >"$WORK/nul.jsonl"
+engine threads 0 --model "$GOLDEN/llada" --jobs "$WORK/nul.jsonl" --out "$OUT" --resume
+grep -q "2 jobs: 1 done, 0 failed, 1 skipped" "$WORK/engine.log" || fail "a NUL in the results before"
+
 # ---- stdin, and an empty file --------------------------------------------------------------------
 
 rm "$OUT"

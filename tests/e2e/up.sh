@@ -57,6 +57,15 @@ dir=$(sed -n 's/.*ready after .* at ipc:\/\/\(.*\)\/clients.sock/\1/p' "$WORK/up
 limited 60 caloris up -q -- sh -c 'exit 42' 2>>"$WORK/up.log"
 [ $? = 42 ] || fail "the command's exit code is lost"
 
+# What is drawn at random has bytes of every kind, NULs, too (id 188): it ends, and is printed whole.
+# shellcheck disable=SC2016 # for the shell inside
+limited 60 caloris up -q -- bash -c 'for seed in 31 32 33 34; do
+    caloris run --json --temperature 60 --commit quota --steps 2 --gen-length 224 --block-length 224 --early-stop false \
+        --logits-eos-inf true --eot-id 507 --seed $seed x && caloris results $((seed - 30)) >"$WORK/text" || exit
+    [ "$(caloris results --json $((seed - 30)) | grep -o "u0000" | wc -l)" = "$(tr -dc "\0" <"$WORK/text" | wc -c)" ] || exit
+done' >"$WORK/out" 2>>"$WORK/up.log" || fail "bytes of every kind: exit code $?"
+[ "$(wc -l <"$WORK/out")" = 4 ] || fail "bytes of every kind: $(cat "$WORK/out")"
+
 # A model that cannot be loaded is not tried again.
 mkdir "$WORK/broken"
 echo '{' >"$WORK/broken/config.json"

@@ -409,6 +409,51 @@ static void count_end(struct caloris_broker *b, const struct live *live,
         figures_done(b, live, &job, result);
 }
 
+/* 0, or 1 when the job had ended. */
+static int finish(struct caloris_broker *b, const struct live *live,
+                  const Caloris__Wire__LeaseResult *result, json_t *json, struct promise *promise,
+                  struct caloris_err *err)
+{
+    struct caloris_err why;
+    struct caloris_store_end end = {
+        .started_ms = live->started_ms,
+        .finished_ms = caloris_time_wall_ms(),
+        .result = result->result_json.data,
+        .result_bytes = result->result_json.len,
+    };
+    judge(json, &end, &why);
+    int rc = caloris_store_finish(b->store, live->job, &end, err);
+    if (rc == 0) {
+        promise->kind = PROMISE_ENDED;
+        promise->job = live->job;
+        promise->lane = live->lane;
+        promise_add(b, promise);
+        count_end(b, live, end.state, json);
+    }
+    return rc;
+}
+
+/* The same for a result that is none. Nobody else would make a better one of it, and a group that
+ * is not told "taken" would keep it, and its place, for ever. */
+static int finish_unreadable(struct caloris_broker *b, const struct live *live,
+                             struct caloris_err *why, struct promise *promise,
+                             struct caloris_err *err)
+{
+    struct caloris_store_job job;
+    char *quote = strstr(why->text, " near '"); /* answers do not belong into logs */
+    if (quote)
+        *quote = '\0';
+    why->code = CALORIS_INTERNAL;
+    caloris_err_prefix(why, "group %s", live->group->name);
+    caloris_log_about(CALORIS_LOG_ERROR, (struct caloris_log_about){.job = live->job}, "%s",
+                      why->text);
+    if (caloris_store_find(b->store, live->job, &job, err) < 0)
+        return -1;
+    return job.state == CALORIS_STORE_QUEUED
+               ? end_job(b, &job, CALORIS_STORE_FAILED, why, promise, err)
+               : 1;
+}
+
 static int take_result(struct caloris_broker *b, struct group *group, const word *message,
                        struct caloris_err *err)
 {
@@ -420,38 +465,26 @@ static int take_result(struct caloris_broker *b, struct group *group, const word
         return 0;
     }
     struct caloris_err why;
-    struct caloris_store_end end = {
-        .started_ms = live->started_ms,
-        .finished_ms = caloris_time_wall_ms(),
-        .result = result->result_json.data,
-        .result_bytes = result->result_json.len,
-    };
-    struct promise promise = {
-        .kind = PROMISE_ENDED,
-        .to = TO_GROUP,
-        .peer = group->peer,
-        .job = live->job,
-        .lane = live->lane,
-        .lease = live->lease,
-    };
+    struct promise promise = {.to = TO_GROUP, .peer = group->peer, .lease = live->lease};
     json_t *json = caloris_json_parse((const char *)result->result_json.data,
-                                      result->result_json.len, "result", err);
-    if (!json)
-        return -1;
-    judge(json, &end, &why);
+                                      result->result_json.len, "result", &why);
+    if (json && !json_is_object(json)) {
+        caloris_err_set(&why, CALORIS_INTERNAL, "result: not a JSON object");
+        json_decref(json);
+        json = NULL;
+    }
     int rc = promise_room(b, err);
     if (rc == 0)
-        rc = caloris_store_finish(b->store, live->job, &end, err);
-    if (rc >= 0) {
-        if (rc == 1)
-            promise.kind = PROMISE_TAKEN; /* said twice in one turn */
-        if (rc == 1)
-            promise.lane = NULL;
+        rc = json ? finish(b, live, result, json, &promise, err)
+                  : finish_unreadable(b, live, &why, &promise, err);
+    if (rc == 1) { /* said twice in one turn */
+        promise.kind = PROMISE_TAKEN;
+        promise.job = live->job;
+        promise.lane = NULL;
         promise_add(b, &promise);
-        if (rc == 0)
-            count_end(b, live, end.state, json);
-        group->free += !group->draining && group->free < group->capacity;
     }
+    if (rc >= 0)
+        group->free += !group->draining && group->free < group->capacity;
     json_decref(json);
     return rc < 0 ? -1 : 0;
 }
