@@ -50,6 +50,7 @@ struct serve {
     struct link_time_limit time;
     uint64_t beat_ms, lost_ms;
     uint64_t heard_ms, said_ms; /* last word from the gateway, last to it */
+    uint64_t refused_ms;        /* when it first refused our name; 0: it did not */
     struct caloris_err err;
     bool failed;
 };
@@ -260,6 +261,7 @@ static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welc
                         struct caloris_err *err)
 {
     s->welcome = s->answered = true;
+    s->refused_ms = 0;
     s->socket.strangers = 0;
     s->beat_ms = welcome->beat_ms ? welcome->beat_ms : DEFAULT_BEAT_MS;
     s->lost_ms = welcome->lost_ms ? welcome->lost_ms : DEFAULT_LOST_MS;
@@ -292,6 +294,24 @@ static int take_welcome(struct serve *s, const Caloris__Wire__GroupWelcome *welc
     return say_beat(s, err);
 }
 
+/* Final, but where the gateway says for how long to ask: whoever has our name may be our
+ * predecessor, whose death it has not noticed yet. */
+static int take_failure(struct serve *s, const Caloris__Wire__Failure *failure,
+                        struct caloris_err *err)
+{
+    const char *endpoint = s->options->gateway->endpoint;
+    const uint64_t now = now_ms();
+    if (failure->has_retry_after_ms && !s->refused_ms) {
+        s->refused_ms = now;
+        caloris_log(CALORIS_LOG_WARN, "gateway %s: %s; asking for %" PRIu64 " s", endpoint,
+                    failure->text, (failure->retry_after_ms + 999) / 1000);
+    }
+    if (failure->has_retry_after_ms && now - s->refused_ms <= failure->retry_after_ms)
+        return 0;
+    return caloris_err_set(err, caloris_code_from_name(failure->code), "gateway %s: %s", endpoint,
+                           failure->text);
+}
+
 static bool current(const struct group_job *job, const Caloris__Wire__LeaseId *lease)
 {
     return job && job->lease.epoch == lease->epoch && job->lease.counter == lease->counter;
@@ -305,9 +325,7 @@ static int take_message(struct serve *s, const Caloris__Wire__GatewayToGroup *me
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_WELCOME:
         return take_welcome(s, message->welcome, err);
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_FAILURE:
-        return caloris_err_set(err, caloris_code_from_name(message->failure->code),
-                               "gateway %s: %s", s->options->gateway->endpoint,
-                               message->failure->text);
+        return take_failure(s, message->failure, err);
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_LEASE:
         return take_lease(s, message->lease, err);
     case CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_TAKEN:

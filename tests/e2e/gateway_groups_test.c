@@ -435,11 +435,45 @@ static void names_of_groups(void **state)
         to_group *order = group_try_hello(other, bad[i].name, bad[i].capacity, NULL, 0);
         assert_int_equal(order->body_case, ORDER(FAILURE));
         assert_string_equal(order->failure->code, bad[i].code);
+        /* Whoever has the name may be gone soon; all else is final. */
+        assert_int_equal(order->failure->has_retry_after_ms, i == 0);
         assert_non_null(strstr(order->failure->text, bad[i].words));
         order_free(order);
         hang_up(other);
     }
     hang_up(group);
+    hang_up(client);
+}
+
+/* A cut that neither end has noticed: the group dials again, its old connection seems alive. It is
+ * known by its instance, keeps what it holds, and did not crash. */
+static void a_group_redials_over_a_cut(void **state)
+{
+    (void)state;
+    const struct group_face face = {"g", "tinycoder", 4711, 2};
+    void *client = client_dial(&gateway), *cut = group_dial_as(&gateway, &face);
+    uint64_t job = client_submit(client, "k", job_json, NULL);
+    struct lease lease = group_take_lease(cut);
+    void *group = dial(gateway.groups);
+    group_beat(cut, 1);
+    to_group *order = group_try_hello_as(group, &face, &lease, 1);
+    assert_int_equal(order->body_case, ORDER(WELCOME));
+    assert_int_equal(order->welcome->n_adopted, 1);
+    struct lease anew = {job, order->welcome->adopted[0]->lease->epoch,
+                         order->welcome->adopted[0]->lease->counter};
+    order_free(order);
+    /* Somebody else of that name is not it. */
+    void *other = dial(gateway.groups);
+    order = group_try_hello_as(other, &(struct group_face){"g", "tinycoder", 4712, 2}, NULL, 0);
+    assert_int_equal(order->body_case, ORDER(FAILURE));
+    assert_string_equal(order->failure->code, "refused");
+    order_free(order);
+    group_result(group, &anew, good);
+    expect_taken(group, &anew);
+    expect_crashes(client, job, 0);
+    hang_up(other);
+    hang_up(group);
+    hang_up(cut);
     hang_up(client);
 }
 
@@ -607,6 +641,7 @@ int main(void)
         CASE(a_silent_group_loses_its_jobs, setup_hasty),
         CASE(a_group_outlives_the_gateway, setup_patient),
         CASE(names_of_groups, setup_calm),
+        CASE(a_group_redials_over_a_cut, setup_calm),
         CASE(canvases_reach_their_watchers, setup_patient),
         CASE(a_slow_watcher_loses_frames, setup_patient),
     };

@@ -439,13 +439,20 @@ to_group *group_hello(void *socket, const char *name, uint32_t capacity, const s
     return group_next(socket, ORDER(WELCOME));
 }
 
-to_group *group_try_hello(void *socket, const char *name, uint32_t capacity,
-                          const struct lease *held, size_t n_held)
+to_group *group_try_hello_as(void *socket, const struct group_face *face, const struct lease *held,
+                             size_t n_held)
 {
-    say_hello(socket, &(struct group_face){name, "tinycoder", 0, capacity}, held, n_held);
+    say_hello(socket, face, held, n_held);
     to_group *order = receive_order(socket, PATIENCE_MS);
     assert_non_null(order);
     return order;
+}
+
+to_group *group_try_hello(void *socket, const char *name, uint32_t capacity,
+                          const struct lease *held, size_t n_held)
+{
+    return group_try_hello_as(socket, &(struct group_face){name, "tinycoder", 0, capacity}, held,
+                              n_held);
 }
 
 void *group_dial_as(const struct gateway *gateway, const struct group_face *face)

@@ -115,6 +115,8 @@ to_group *group_next(void *socket, int expected);
 /* Whatever the answer to this hello is. */
 to_group *group_try_hello(void *socket, const char *name, uint32_t capacity,
                           const struct lease *held, size_t n_held);
+to_group *group_try_hello_as(void *socket, const struct group_face *face, const struct lease *held,
+                             size_t n_held);
 /* NULL when nothing but beats came for SILENCE_MS. */
 to_group *group_order_or_none(void *socket);
 /* No order but beats for SILENCE_MS. */

@@ -110,6 +110,17 @@ all_done
 kill -USR1 "$group"
 left 75 five
 
+# A name that is taken: who has it may be dying, so the newcomer asks until it is free.
+caloris-engine --comm threads --threads 1 --model "$GOLDEN/llada" --name other \
+    --gateway "ipc://$WORK/state/groups.sock" >heir.log 2>&1 </dev/null &
+heir=$!
+await 20 grep -q "another group is called other.*; asking for" heir.log || fail "a taken name is not noticed"
+limited 60 caloris group drain other --wait 2>drain.log || fail "drain: exit $?"
+await 20 grep -q "knows us as other" heir.log || fail "the name is free, the heir is not there"
+kill -USR1 "$heir"
+wait "$heir"
+[ $? = 75 ] || fail "the heir: not exit code 75"
+
 limited 10 caloris group drain four 2>none.log
 [ $? = 5 ] || fail "a group that is not there: not exit code 5"
 limited 10 caloris group drop other 2>usage.log

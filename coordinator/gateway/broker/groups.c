@@ -178,8 +178,8 @@ static int check_hello(const Caloris__Wire__GroupHello *hello, struct caloris_er
     return 0;
 }
 
-/* Whether another process that is alive has this name. The same one that dials again has a new
- * routing id, and its old connection is gone or silent. */
+/* Whether another process that is alive has this name. One that dials again and does not say which
+ * it is has a new routing id, and its old connection is gone or silent. */
 static bool name_is_taken(struct caloris_broker *b, struct group *group)
 {
     to_group message = CALORIS__WIRE__GATEWAY_TO_GROUP__INIT;
@@ -247,7 +247,8 @@ static void welcome(struct caloris_broker *b, struct group *group)
     free(held);
 }
 
-static void refuse(struct caloris_broker *b, const struct caloris_peer *peer,
+/* again_ms: how long the group shall go on saying hello before it takes this as final. */
+static void refuse(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t again_ms,
                    const struct caloris_err *why)
 {
     char code[32], text[CALORIS_ERR_TEXT];
@@ -257,9 +258,19 @@ static void refuse(struct caloris_broker *b, const struct caloris_peer *peer,
     snprintf(text, sizeof(text), "%s", why->text);
     failure.code = code;
     failure.text = text;
+    failure.has_retry_after_ms = again_ms > 0;
+    failure.retry_after_ms = again_ms;
     message.body_case = CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_FAILURE;
     message.failure = &failure;
+    broker_warn(b, "a group was refused: %s", why->text);
     caloris_wire_send(b->groups_socket, peer, &message.base, NULL);
+}
+
+/* The same process, which dials again: its old connection may look alive for as long as TCP does
+ * not notice that it is cut. */
+static bool same_process(const struct group *group, const Caloris__Wire__GroupHello *hello)
+{
+    return hello->instance != 0 && group->instance == hello->instance;
 }
 
 static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
@@ -275,10 +286,13 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     struct group *group = groups_find(b, peer);
     struct group *before = find_name(b, hello->name);
     if (before && before != group) {
-        if (name_is_taken(b, before))
-            return caloris_err_set(err, CALORIS_REFUSED,
-                                   "name: another group is called %s; names must differ",
-                                   hello->name);
+        if (!same_process(before, hello) && name_is_taken(b, before)) {
+            caloris_err_set(err, CALORIS_REFUSED,
+                            "name: another group is called %s; names must differ", hello->name);
+            /* One that died a moment ago is given up by then. */
+            refuse(b, peer, b->options.lost_ms + b->options.beat_ms, err);
+            return 0;
+        }
         /* It dialled again: what it still holds stands in its list, the rest is to be done anew.
          * Another process of the same name is there because that one crashed. */
         if (before->instance != hello->instance)
@@ -571,10 +585,8 @@ void groups_take(struct caloris_broker *b, const struct caloris_peer *peer, cons
 {
     struct caloris_err why;
     if (message->body_case == CALORIS__WIRE__GROUP_TO_GATEWAY__BODY_HELLO) {
-        if (take_hello(b, peer, message->hello, &why) < 0) {
-            broker_warn(b, "a group was refused: %s", why.text);
-            refuse(b, peer, &why);
-        }
+        if (take_hello(b, peer, message->hello, &why) < 0)
+            refuse(b, peer, 0, &why);
         return;
     }
     struct group *group = groups_find(b, peer);
