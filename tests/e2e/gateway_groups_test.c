@@ -32,6 +32,15 @@ static int setup_calm(void **state)
     return setup_patient(state);
 }
 
+enum { LOST_MS = 2000 };
+
+static int setup_stopped(void **state)
+{
+    (void)state;
+    gateway_start(&gateway, "2s");
+    return 0;
+}
+
 static int setup_hasty(void **state)
 {
     (void)state;
@@ -330,6 +339,35 @@ static void a_silent_group_loses_its_jobs(void **state)
     void *heir = group_dial(&gateway, "e", 1);
     assert_int_equal(group_take_lease(heir).job, second);
     hang_up(heir);
+    hang_up(client);
+}
+
+/* What a gateway that was stopped did not hear is not the groups' silence. */
+static void a_stopped_gateway_loses_nobody(void **state)
+{
+    (void)state;
+    void *client = client_dial(&gateway), *group = group_dial(&gateway, "g", 1);
+    uint64_t job = client_submit(client, "k", job_json, NULL);
+    struct lease lease = group_take_lease(group);
+    group_beat(group, 0);
+    client_await(client, job, STATE(RUNNING));
+    assert_int_equal(kill(gateway.pid, SIGSTOP), 0);
+    caloris_time_sleep_ms(3 * LOST_MS / 2);
+    assert_int_equal(kill(gateway.pid, SIGCONT), 0);
+    for (int i = 0; i < 10; i++) {
+        caloris_time_sleep_ms(20);
+        group_beat(group, 0);
+    }
+    client_await(client, job, STATE(RUNNING));
+    group_result(group, &lease, good);
+    expect_taken(group, &lease);
+    expect_crashes(client, job, 0);
+    /* Its own silence counts as before. */
+    uint64_t next = client_submit(client, "k2", job_json, NULL);
+    assert_int_equal(group_take_lease(group).job, next);
+    client_await(client, next, STATE(QUEUED));
+    expect_crashes(client, next, 1);
+    hang_up(group);
     hang_up(client);
 }
 
@@ -639,6 +677,7 @@ int main(void)
         CASE(leases_follow_the_room, setup_patient),
         CASE(cancelling, setup_patient),
         CASE(a_silent_group_loses_its_jobs, setup_hasty),
+        CASE(a_stopped_gateway_loses_nobody, setup_stopped),
         CASE(a_group_outlives_the_gateway, setup_patient),
         CASE(names_of_groups, setup_calm),
         CASE(a_group_redials_over_a_cut, setup_calm),

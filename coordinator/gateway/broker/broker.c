@@ -189,6 +189,16 @@ static bool take_signals(struct caloris_broker *b, int signals)
     return false;
 }
 
+/* The turn began so much later than it should have: this process was stopped, or paused with its
+ * host, or waited for its disk. What the others said meanwhile is not read yet, and the silence was
+ * not theirs. */
+static void forgive_silence(struct caloris_broker *b, uint64_t late_ms)
+{
+    caloris_log(CALORIS_LOG_WARN, "stood still for %" PRIu64 " ms", late_ms);
+    groups_forgive(b, late_ms);
+    clients_forgive(b, late_ms);
+}
+
 int caloris_broker_run(struct caloris_broker *b, int signals, struct caloris_err *err)
 {
     zmq_pollitem_t items[] = {
@@ -199,9 +209,13 @@ int caloris_broker_run(struct caloris_broker *b, int signals, struct caloris_err
     };
     const int n_items = b->handler ? 4 : 3;
     for (;;) {
-        if (zmq_poll(items, n_items, sleep_ms(b)) < 0 && errno != EINTR)
+        const long sleep = sleep_ms(b);
+        if (zmq_poll(items, n_items, sleep) < 0 && errno != EINTR)
             return caloris_err_set(err, CALORIS_INTERNAL, "poll: %s", zmq_strerror(errno));
+        const uint64_t due_ms = b->now_ms + (uint64_t)sleep;
         b->now_ms = caloris_time_ns() / 1000000u;
+        if (b->now_ms > due_ms + 2 * b->options.beat_ms)
+            forgive_silence(b, b->now_ms - due_ms);
         if (take_signals(b, signals))
             return 0;
         if (caloris_store_still_ours(b->store, err) < 0)

@@ -64,6 +64,13 @@ void clients_gone(struct caloris_broker *b, const struct caloris_peer *peer)
         client->gone = b->some_gone = true;
 }
 
+void clients_forgive(struct caloris_broker *b, uint64_t ms)
+{
+    for (struct table_node *node = table_first(&b->clients); node;
+         node = table_after(&b->clients, node))
+        TABLE_ENTRY(node, struct client, node)->heard_ms += ms;
+}
+
 /* ZeroMQ does not tell that a client went away, but refuses to send to one that did. */
 void clients_probe(struct caloris_broker *b)
 {

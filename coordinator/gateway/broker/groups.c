@@ -605,6 +605,12 @@ void groups_take(struct caloris_broker *b, const struct caloris_peer *peer, cons
     }
 }
 
+void groups_forgive(struct caloris_broker *b, uint64_t ms)
+{
+    for (struct group *group = b->groups; group; group = group->next)
+        group->heard_ms += ms;
+}
+
 void groups_watch_over(struct caloris_broker *b)
 {
     to_group message = CALORIS__WIRE__GATEWAY_TO_GROUP__INIT;

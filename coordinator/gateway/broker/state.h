@@ -285,6 +285,8 @@ void clients_gone(struct caloris_broker *b, const struct caloris_peer *peer);
 /* Forgets clients whose connections are gone. */
 void clients_probe(struct caloris_broker *b);
 void clients_forget_all(struct caloris_broker *b);
+/* So many ms of their silence were ours. */
+void clients_forgive(struct caloris_broker *b, uint64_t ms);
 /* Forgets one whose key is not what it was, and says so. */
 void clients_expel(struct caloris_broker *b, struct client *client);
 
@@ -292,6 +294,8 @@ void groups_take(struct caloris_broker *b, const struct caloris_peer *peer,
                  const Caloris__Wire__GroupToGateway *message);
 /* Beats that are due, groups that fell silent. */
 void groups_watch_over(struct caloris_broker *b);
+/* So many ms of their silence were ours. */
+void groups_forgive(struct caloris_broker *b, uint64_t ms);
 void groups_forget_all(struct caloris_broker *b);
 /* What it holds goes back to the queue, and counts no crash. */
 void groups_expel(struct caloris_broker *b, struct group *group);
