@@ -16,4 +16,17 @@ json_t *caloris_json_load(const char *path, size_t max, struct caloris_err *err)
  * answer may: json_string_length has their end. Code of a failure: CALORIS_BAD_REQUEST. */
 json_t *caloris_json_parse(const char *text, size_t n, const char *what, struct caloris_err *err);
 
+/* What a document may hold, beside its bytes. Parsed, an empty object takes some 80 times the two
+ * bytes that it takes in the text: bytes alone bound no memory. */
+struct caloris_json_limits {
+    size_t values;     /* entries of arrays and objects */
+    size_t containers; /* arrays and objects */
+    size_t depth;      /* containers within each other */
+};
+
+/* BAD_REQUEST for a text that holds more, told in one pass and without memory. What is no JSON may
+ * pass; the parser tells. */
+int caloris_json_check(const char *text, size_t n, const struct caloris_json_limits *limits,
+                       const char *what, struct caloris_err *err);
+
 #endif

@@ -1,6 +1,7 @@
 #include "proto/jobs_fields.h"
 
 #include "base/err.h"
+#include "base/json.h"
 
 #include <float.h>
 #include <stdlib.h>
@@ -328,6 +329,13 @@ static int check_together(const json_t *root, struct caloris_job *job, struct ca
     return check_blocks(root, &job->params, err);
 }
 
+/* What a job can need, and some room for fields that are to be refused by name. */
+static const struct caloris_json_limits json_limits = {
+    .values = CALORIS_JOB_MAX_TOKENS + 4 * CALORIS_JOB_MAX_MESSAGES + 1024,
+    .containers = CALORIS_JOB_MAX_MESSAGES + 64,
+    .depth = 16,
+};
+
 static int parse(const char *json, size_t n, size_t most, struct caloris_job *job,
                  struct caloris_err *err)
 {
@@ -335,6 +343,8 @@ static int parse(const char *json, size_t n, size_t most, struct caloris_job *jo
     caloris_job_params_default(&job->params);
     if (n > most)
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "job: %zu bytes, more than %zu", n, most);
+    if (caloris_json_check(json, n, &json_limits, "job", err) < 0)
+        return -1;
     json_error_t error;
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root) {

@@ -160,6 +160,21 @@ int gateway_end(struct gateway *gateway, int signal)
     return status;
 }
 
+unsigned gateway_memory_mib(const struct gateway *gateway, const char *what)
+{
+    char path[64], line[256];
+    unsigned long kib = 0;
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)gateway->pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file)) {
+        if (strncmp(line, what, strlen(what)) == 0)
+            kib = strtoul(line + strlen(what), NULL, 10);
+    }
+    fclose(file);
+    return (unsigned)(kib / 1024);
+}
+
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
     (void)st;

@@ -45,6 +45,8 @@ void gateway_start_again(struct gateway *gateway, const char *lost);
 /* Sends the signal, waits; the wait status. */
 int gateway_end(struct gateway *gateway, int signal);
 void gateway_remove(struct gateway *gateway);
+/* "VmHWM:": its peak, in MiB; "VmRSS:": what it has now. */
+unsigned gateway_memory_mib(const struct gateway *gateway, const char *what);
 
 /* Runs the program with these arguments (the last NULL) until it ends: exit code, and what it
  * wrote to stderr. */

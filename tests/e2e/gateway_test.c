@@ -20,6 +20,14 @@
 #include "proto/jobs.h"
 #include "proto/wire.h"
 
+enum {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    MEMORY_MIB = 1024, /* what is freed is kept back for a while */
+#else
+    MEMORY_MIB = 128,
+#endif
+};
+
 static struct gateway gateway;
 
 static int setup(void **state)
@@ -185,6 +193,36 @@ static void bad_jobs_are_refused_by_name(void **state)
     assert_int_equal(failure->body_case, ANSWER(FAILURE));
     assert_string_equal(failure->failure->text, "caloris.wire.Submit: unknown field 9");
     answer_free(failure);
+    hang_up(client);
+}
+
+/* What a job may hold is bounded before it is parsed: 2 bytes of text are 160 of memory. */
+static void bloated_jobs_cost_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *entry, *words;
+    } bloated[] = {{"{},", "more than"}, {"[],", "more than"}, {"1,", "more than"}, {"[", "deep"}};
+    void *client = client_dial(&gateway);
+    char *json = malloc(CALORIS_JOB_MAX_BYTES);
+    Caloris__Wire__Submit submit = CALORIS__WIRE__SUBMIT__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    assert_non_null(json);
+    submit.key = (ProtobufCBinaryData){1, (uint8_t *)json};
+    message.body_case = REQUEST(SUBMIT);
+    message.submit = &submit;
+    for (size_t i = 0; i < sizeof(bloated) / sizeof(*bloated); i++) {
+        const size_t step = strlen(bloated[i].entry);
+        size_t n = (size_t)sprintf(json, "{\"ids\":[");
+        for (; n + step <= (i == 3 ? 1000u : CALORIS_JOB_MAX_BYTES); n += step)
+            memcpy(json + n, bloated[i].entry, step);
+        submit.job_json = (ProtobufCBinaryData){n, (uint8_t *)json};
+        client_expect_failure(client, &message, "bad_request", bloated[i].words);
+    }
+    free(json);
+    const unsigned peak = gateway_memory_mib(&gateway, "VmHWM:");
+    printf("8 MiB of nothing, refused: the gateway had %u MiB at most\n", peak);
+    assert_in_range(peak, 1, MEMORY_MIB);
     hang_up(client);
 }
 
@@ -399,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(jobs_are_accepted_shown_and_listed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_key_means_one_job, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_jobs_are_refused_by_name, setup, teardown),
+        cmocka_unit_test_setup_teardown(bloated_jobs_cost_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_requests_are_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(noise_harms_nobody_else, setup, teardown),
         cmocka_unit_test_setup_teardown(accepted_means_on_disk, setup, teardown),

@@ -130,22 +130,6 @@ static void end_honest(void)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* Its peak, in MiB; "VmRSS:": what it has now. */
-static unsigned memory_mib(const char *what)
-{
-    char path[64], line[256];
-    unsigned long kib = 0;
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)gateway.pid);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    while (fgets(line, sizeof(line), file)) {
-        if (strncmp(line, what, strlen(what)) == 0)
-            kib = strtoul(line + strlen(what), NULL, 10);
-    }
-    fclose(file);
-    return (unsigned)(kib / 1024);
-}
-
 static int setup(void **state)
 {
     (void)state;
@@ -499,7 +483,8 @@ static void connections_that_say_nothing(void **state)
     /* They cannot keep others out while they last. */
     void *client = client_dial(&gateway);
     client_submit(client, "beside", "{\"prompt\": \"a\"}", NULL);
-    printf("%zu silent connections: the gateway has %u MiB\n", n, memory_mib("VmRSS:"));
+    printf("%zu silent connections: the gateway has %u MiB\n", n,
+           gateway_memory_mib(&gateway, "VmRSS:"));
     hang_up(client);
 }
 
@@ -526,7 +511,8 @@ static void all_of_them_are_closed(void **state)
 static void memory_is_bounded(void **state)
 {
     (void)state;
-    unsigned now = memory_mib("VmRSS:"), peak = memory_mib("VmHWM:");
+    unsigned now = gateway_memory_mib(&gateway, "VmRSS:"),
+             peak = gateway_memory_mib(&gateway, "VmHWM:");
     printf("the gateway's memory: %u MiB, at most %u MiB\n", now, peak);
     assert_in_range(peak, 1, MEMORY_MIB);
 }

@@ -2,6 +2,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/rng.h"
 #include "base/scratch.h"
 #include "base/size.h"
@@ -575,6 +576,46 @@ static int remove_folder(void **state)
     return system(command) == 0 ? 0 : -1;
 }
 
+/* At most 4 values, 3 containers, 2 deep. */
+static void test_json_limits(void **state)
+{
+    (void)state;
+    static const struct caloris_json_limits limits = {4, 3, 2};
+    static const struct {
+        const char *text, *complaint; /* NULL: passes */
+    } cases[] = {
+        {"", NULL},
+        {"{}", NULL},
+        {"[1, 2, 3, 4]", NULL},
+        {"[1, 2, 3, 4, 5]", "it: more than 4 values"},
+        {"{\"a\": 1, \"b\": 2, \"c\": 3, \"d\": 4, \"e\": 5}", "it: more than 4 values"},
+        {"[[], []]", NULL},
+        {"[{}, {}, {}]", "it: more than 4 values"},
+        {"[][][][]", "it: 4 arrays and objects, more than 3"},
+        {"[[[]]]", "it: arrays and objects within each other, 3 deep; 2 may be"},
+        {"[{\"a\": [", "it: arrays and objects within each other, 3 deep; 2 may be"},
+        {"[\"[[[[,,,,{{{{\"]", NULL},
+        {"[\"\\\"[[[[,,,,\"]", NULL},
+        {"[\"\\\\\", []", NULL},
+        {"[\"\\\\\", [[]]", "it: arrays"},
+        {"[\"an open string[[[[", NULL},
+        {"[\"an open string\\", NULL},
+        {"]]]][]", NULL},
+    };
+    struct caloris_err err;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        const int rc =
+            caloris_json_check(cases[i].text, strlen(cases[i].text), &limits, "it", &err);
+        if (rc != (cases[i].complaint ? -1 : 0))
+            fail_msg("%s: %d", cases[i].text, rc);
+        if (rc == 0)
+            continue;
+        assert_int_equal(err.code, CALORIS_BAD_REQUEST);
+        if (strncmp(err.text, cases[i].complaint, strlen(cases[i].complaint)) != 0)
+            fail_msg("%s: %s", cases[i].text, err.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -587,7 +628,7 @@ int main(void)
         cmocka_unit_test(test_paths),         cmocka_unit_test(test_time_text),
         cmocka_unit_test(test_philox),        cmocka_unit_test(test_noise_depends_on_its_whole_key),
         cmocka_unit_test(test_noise_moments), cmocka_unit_test(test_fresh_seeds),
-        cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_scratch),       cmocka_unit_test(test_json_limits),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -263,6 +263,7 @@ static const struct {
     {"[1]", "job: not a JSON object"},
     {"{\"prompt\":\"x\",\"prompt\":\"y\"}", "job: no JSON: column 22: duplicate object key"},
     {"{\"prompt\":\"\xff\"}", "job: no JSON"},
+    {"{\"ids\":[[[[[[[[[[[[[[[[[[[[1", "job: arrays and objects within each other, 21 deep"},
     {"{}", "prompt: missing"},
     {"{\"prompt\":\"x\",\"ids\":[1]}", "ids: stands beside prompt"},
     {"{\"prompt\":1}", "prompt: 1 is not text"},

@@ -17,6 +17,7 @@
  * without bound: what does not fit waits at the client, and frames for the viewer are dropped. */
 enum { CLIENT_IN = 64, CLIENT_OUT = 256 };
 
+enum { TAKE_MS = 50 };                   /* of a turn, for what clients ask */
 enum { SETTLE_MS = 50, IDLE_MS = 1000 }; /* the longest sleep: nobody is there, nothing is due */
 
 /* hwm: messages that may wait on a connection, in and out. They hold for what is bound after. */
@@ -136,12 +137,15 @@ static void take_groups(struct caloris_broker *b)
     }
 }
 
+/* The sockets deal evenly between their connections: whoever sends large jobs delays another
+ * client's request by one of them, and the groups by no more than TAKE_MS. */
 static void take_clients(struct caloris_broker *b)
 {
     struct caloris_peer peer;
     ProtobufCMessage *message;
     struct caloris_err why;
-    for (int i = 0; i < BROKER_BATCH; i++) {
+    const uint64_t end_ns = caloris_time_ns() + TAKE_MS * 1000000ull;
+    for (int i = 0; i < BROKER_BATCH && caloris_time_ns() < end_ns; i++) {
         int rc =
             caloris_wire_receive(b->clients_socket, &peer,
                                  &caloris__wire__client_to_gateway__descriptor, &message, &why);

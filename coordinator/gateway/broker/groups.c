@@ -468,6 +468,23 @@ static int finish_unreadable(struct caloris_broker *b, const struct live *live,
                : 1;
 }
 
+/* NULL and why: it is none. */
+static json_t *parse_result(const ProtobufCBinaryData *bytes, struct caloris_err *why)
+{
+    /* 64 answers of any length and some figures; the bytes have a limit of their own. */
+    static const struct caloris_json_limits limits = {
+        .values = CALORIS_WIRE_MAX_FRAME, .containers = 64 * CALORIS_JOB_MAX_BEST, .depth = 16};
+    const char *text = (const char *)bytes->data;
+    if (caloris_json_check(text, bytes->len, &limits, "result", why) < 0)
+        return NULL;
+    json_t *json = caloris_json_parse(text, bytes->len, "result", why);
+    if (!json || json_is_object(json))
+        return json;
+    caloris_err_set(why, CALORIS_INTERNAL, "result: not a JSON object");
+    json_decref(json);
+    return NULL;
+}
+
 static int take_result(struct caloris_broker *b, struct group *group, const word *message,
                        struct caloris_err *err)
 {
@@ -480,13 +497,7 @@ static int take_result(struct caloris_broker *b, struct group *group, const word
     }
     struct caloris_err why;
     struct promise promise = {.to = TO_GROUP, .peer = group->peer, .lease = live->lease};
-    json_t *json = caloris_json_parse((const char *)result->result_json.data,
-                                      result->result_json.len, "result", &why);
-    if (json && !json_is_object(json)) {
-        caloris_err_set(&why, CALORIS_INTERNAL, "result: not a JSON object");
-        json_decref(json);
-        json = NULL;
-    }
+    json_t *json = parse_result(&result->result_json, &why);
     int rc = promise_room(b, err);
     if (rc == 0)
         rc = json ? finish(b, live, result, json, &promise, err)
