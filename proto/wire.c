@@ -75,8 +75,47 @@ static int send_frame(void *socket, zmq_msg_t *frame, int flags)
     return rc;
 }
 
+/* A frame of counted bytes. ZeroMQ gives it back from a thread of its own. */
+struct counted {
+    atomic_size_t *waiting;
+    size_t n;
+    uint8_t bytes[];
+};
+
+static void give_back(void *data, void *hint)
+{
+    (void)data;
+    struct counted *counted = hint;
+    atomic_fetch_sub(counted->waiting, counted->n);
+    free(counted);
+}
+
+static int make_frame(zmq_msg_t *frame, size_t n, atomic_size_t *waiting)
+{
+    if (!waiting)
+        return zmq_msg_init_size(frame, n);
+    struct counted *counted = malloc(sizeof(*counted) + n);
+    if (!counted)
+        return -1;
+    counted->waiting = waiting;
+    counted->n = n;
+    if (zmq_msg_init_data(frame, counted->bytes, n, give_back, counted) < 0) {
+        free(counted);
+        return -1;
+    }
+    atomic_fetch_add(waiting, n);
+    return 0;
+}
+
 int caloris_wire_send(void *socket, const struct caloris_peer *peer,
                       const ProtobufCMessage *message, struct caloris_err *err)
+{
+    return caloris_wire_send_counted(socket, peer, message, NULL, err);
+}
+
+int caloris_wire_send_counted(void *socket, const struct caloris_peer *peer,
+                              const ProtobufCMessage *message, atomic_size_t *waiting,
+                              struct caloris_err *err)
 {
     const char *name = message->descriptor->name;
     size_t n = protobuf_c_message_get_packed_size(message);
@@ -84,7 +123,7 @@ int caloris_wire_send(void *socket, const struct caloris_peer *peer,
         return caloris_err_set(err, CALORIS_BAD_REQUEST, "%s of %zu bytes; the limit is %d", name,
                                n, CALORIS_WIRE_MAX_FRAME);
     zmq_msg_t frame;
-    if (zmq_msg_init_size(&frame, n) < 0)
+    if (make_frame(&frame, n, waiting) < 0)
         return caloris_err_set(err, CALORIS_NO_MEMORY, "%s of %zu bytes", name, n);
     protobuf_c_message_pack(message, zmq_msg_data(&frame));
 

@@ -8,6 +8,7 @@
 #define CALORIS_WIRE_H
 
 #include <protobuf-c/protobuf-c.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,6 +45,12 @@ int caloris_wire_prepare(void *socket, struct caloris_err *err);
  * CALORIS_AGAIN, a peer that left is CALORIS_UNREACHABLE. */
 int caloris_wire_send(void *socket, const struct caloris_peer *peer,
                       const ProtobufCMessage *message, struct caloris_err *err);
+
+/* The same; *waiting is larger by the frame's bytes until the connection has taken them or is gone:
+ * what is sent to somebody who does not read stays in memory. It outlives the socket's context. */
+int caloris_wire_send_counted(void *socket, const struct caloris_peer *peer,
+                              const ProtobufCMessage *message, atomic_size_t *waiting,
+                              struct caloris_err *err);
 
 /* One message if there is one: 1 with *message (free with protobuf_c_message_free_unpacked) and
  * *peer (may be NULL on a DEALER); 0 when nothing waits; -1 and err for what is no valid message

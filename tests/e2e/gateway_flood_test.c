@@ -2,6 +2,8 @@
  * meanwhile, loses nothing of what it accepted, and all get through in the end. */
 #include "tests/e2e/gateway_support.h"
 
+#include "base/time.h"
+
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +14,13 @@
 #include <cmocka.h>
 
 enum { CLIENTS = 4, EACH = 150, JOBS = CLIENTS * EACH, ROOM = 200 };
+enum {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    UNREAD_MIB = 1024, /* what is freed is kept back for a while */
+#else
+    UNREAD_MIB = 160,
+#endif
+};
 
 static struct gateway gateway;
 
@@ -164,9 +173,69 @@ static void a_flood_ends_and_nothing_is_lost(void **state)
     hang_up(other);
 }
 
+static void ask(void *socket, int what, uint64_t job, uint64_t number)
+{
+    Caloris__Wire__JobRef reference = CALORIS__WIRE__JOB_REF__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    reference.job = job;
+    message.request = number;
+    message.body_case = (Caloris__Wire__ClientToGateway__BodyCase)what;
+    message.show = &reference;
+    send_message(socket, &message);
+}
+
+/* Somebody asks for a large job, again and again, and reads nothing: the gateway keeps a bounded
+ * number of bytes for him. When he reads, he is served as before. */
+static void unread_answers_are_bounded(void **state)
+{
+    (void)state;
+    enum { ASKED = 200, LARGE = 8 << 20 };
+    void *client = client_dial_narrow(&gateway), *other = client_dial(&gateway);
+    char *json = malloc(LARGE);
+    assert_non_null(json);
+    memset(json, 'x', LARGE);
+    const size_t head = (size_t)sprintf(json, "{\"prompt\": \"");
+    json[head] = 'x';
+    memcpy(json + LARGE - 512, "\"}", 3);
+    const uint64_t job = client_submit(client, "large", json, NULL);
+    free(json);
+    const unsigned before = gateway_memory_mib(&gateway, "VmRSS:");
+    for (int i = 0; i < ASKED; i++)
+        ask(client, REQUEST(SHOW), job, (uint64_t)i + 1000000);
+    /* Others are served meanwhile. Once his share is full, the rest of it is refused at once. */
+    client_cancel(other, client_submit(other, "small", "{\"prompt\": \"x\"}", NULL));
+    const uint64_t deadline_ns = caloris_time_ns() + PATIENCE_MS * 1000000ull;
+    while (gateway_memory_mib(&gateway, "VmRSS:") < before + 40 && caloris_time_ns() < deadline_ns)
+        caloris_time_sleep_ms(10);
+    caloris_time_sleep_ms(1000);
+    const unsigned peak = gateway_memory_mib(&gateway, "VmHWM:");
+    int shown = 0, refused = 0;
+    while (shown + refused < ASKED) {
+        from_gateway *answer = client_answer(client);
+        if (answer->body_case == ANSWER(STATUS)) {
+            assert_true(answer->status->job_json.len > LARGE - 1024);
+            shown++;
+        } else {
+            assert_int_equal(answer->body_case, ANSWER(FAILURE));
+            assert_string_equal(answer->failure->code, "try_again");
+            assert_non_null(strstr(answer->failure->text, "MiB of answers wait"));
+            refused++;
+        }
+        answer_free(answer);
+    }
+    printf("%d large answers, unread: %d sent, %d refused; memory %u MiB, at most %u MiB\n", ASKED,
+           shown, refused, before, peak);
+    assert_in_range(shown, 8, 100);
+    assert_in_range(peak, before, before + UNREAD_MIB);
+    answer_free(client_show(client, job));
+    hang_up(other);
+    hang_up(client);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(unread_answers_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_flood_ends_and_nothing_is_lost, setup, teardown),
     };
     return cmocka_run_group_tests_name("gateway_flood", tests, NULL, NULL);

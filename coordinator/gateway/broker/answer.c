@@ -23,7 +23,9 @@ void broker_warn(struct caloris_broker *b, const char *format, ...)
 int answer_client(struct caloris_broker *b, const struct caloris_peer *peer, to_client *message)
 {
     struct caloris_err err;
-    if (caloris_wire_send(b->clients_socket, peer, &message->base, &err) == 0)
+    const struct client *client = clients_find(b, peer);
+    if (caloris_wire_send_counted(b->clients_socket, peer, &message->base,
+                                  client ? &client->user->sending : NULL, &err) == 0)
         return 0;
     if (err.code == CALORIS_UNREACHABLE)
         clients_gone(b, peer);

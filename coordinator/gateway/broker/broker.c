@@ -14,8 +14,10 @@
 #include <zmq.h>
 
 /* Per client, so that neither a flood of large jobs nor a viewer that does not read costs memory
- * without bound: what does not fit waits at the client, and frames for the viewer are dropped. */
-enum { CLIENT_IN = 64, CLIENT_OUT = 256 };
+ * without bound: what does not fit waits at the client, and frames for the viewer are dropped. What
+ * a turn answers to one client fits in; how much large answers take is bounded in bytes
+ * (clients_have_room). */
+enum { CLIENT_IN = 4, CLIENT_OUT = BROKER_BATCH };
 
 enum { TAKE_MS = 50 };                   /* of a turn, for what clients ask */
 enum { SETTLE_MS = 50, IDLE_MS = 1000 }; /* the longest sleep: nobody is there, nothing is due */

@@ -14,7 +14,7 @@ enum { DEFAULT_LIST = 100, PROBE_AFTER_MS = 30000, PROBE_EVERY_MS = 10000 };
 
 typedef Caloris__Wire__ClientToGateway request;
 
-static struct client *find(const struct caloris_broker *b, const struct caloris_peer *peer)
+struct client *clients_find(const struct caloris_broker *b, const struct caloris_peer *peer)
 {
     struct table_node *node = table_find(&b->clients, table_hash(peer->id, peer->size));
     for (; node; node = table_find_next(node)) {
@@ -25,9 +25,15 @@ static struct client *find(const struct caloris_broker *b, const struct caloris_
     return NULL;
 }
 
+bool clients_have_room(const struct client *client)
+{
+    return atomic_load(&client->user->sending) < BROKER_MAX_SENDING;
+}
+
 static void forget(struct caloris_broker *b, struct client *client)
 {
     watch_remove_all(b, client);
+    client->user->clients--;
     table_remove(&b->clients, &client->node);
     free(client);
 }
@@ -43,7 +49,7 @@ void clients_expel(struct caloris_broker *b, struct client *client)
 void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job,
                    bool canvas)
 {
-    struct client *client = find(b, peer);
+    struct client *client = clients_find(b, peer);
     const struct watch_seen nothing = {.seq = 0};
     struct caloris_err why;
     if (client && watch_add(b, client, job, canvas, &nothing, &why) < 0)
@@ -59,7 +65,7 @@ void clients_forget_all(struct caloris_broker *b)
 
 void clients_gone(struct caloris_broker *b, const struct caloris_peer *peer)
 {
-    struct client *client = find(b, peer);
+    struct client *client = clients_find(b, peer);
     if (client)
         client->gone = b->some_gone = true;
 }
@@ -101,11 +107,18 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
     const struct caloris_identity *who = admit_find(b, peer, b->clients_keyed, err);
     if (!who)
         return -1;
-    struct client *client = find(b, peer);
+    struct client *client = clients_find(b, peer);
     if (!client) {
         if (b->clients.count >= BROKER_MAX_CLIENTS)
             return caloris_err_set(err, CALORIS_AGAIN, "%d clients are here; that is the limit",
                                    BROKER_MAX_CLIENTS);
+        struct user *user = user_need(b, who->user, err);
+        if (!user)
+            return -1;
+        if (user->clients >= BROKER_MAX_USER_CLIENTS)
+            return caloris_err_set(err, CALORIS_AGAIN,
+                                   "user %s has %d clients here; that is the limit", user->name,
+                                   BROKER_MAX_USER_CLIENTS);
         client = calloc(1, sizeof(*client));
         if (!client ||
             table_add(&b->clients, &client->node, table_hash(peer->id, peer->size), err) < 0) {
@@ -114,6 +127,8 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
         }
         client->peer = *peer;
         client->who = who;
+        client->user = user;
+        user->clients++;
     }
     client->heard_ms = b->now_ms;
     char agent[] = "caloris-gateway " CALORIS_VERSION;
@@ -191,9 +206,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         .canvas = canvas,
         .deadline_ms = submission.deadline_ms,
     };
-    struct user *user = user_need(b, client->who->user, err);
-    if (!user)
-        goto out;
+    struct user *user = client->user;
     int known = caloris_store_known(b->store, &submission, &promise.job, err);
     if (known < 0 || promise_room(b, err) < 0)
         goto out;
@@ -563,18 +576,20 @@ static const struct {
                 struct caloris_err *err);
     unsigned rights;
     bool joins; /* goes into the turn's commit; all others see what was committed before them */
+    bool large; /* its answer may be: it is for those who read */
 } handlers[] = {
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SUBMIT, "submit", take_submit, RIGHT_SUBMIT, true},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_PING, "ping", take_ping, 0, true},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SHOW, "show", take_show, READ, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_RESULTS, "results", take_results, READ, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CANCEL, "cancel", take_cancel, CANCEL, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_WATCH, "watch", take_watch, READ, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_UNWATCH, "unwatch", take_unwatch, 0, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST, "list", take_list, READ, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CLUSTER, "cluster", take_cluster, LOOK, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_DRAIN, "drain", take_drain, RIGHT_ADMIN, false},
-    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_METRICS, "metrics", take_metrics, LOOK, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SUBMIT, "submit", take_submit, RIGHT_SUBMIT, true,
+     false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_PING, "ping", take_ping, 0, true, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_SHOW, "show", take_show, READ, false, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_RESULTS, "results", take_results, READ, false, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CANCEL, "cancel", take_cancel, CANCEL, false, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_WATCH, "watch", take_watch, READ, false, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_UNWATCH, "unwatch", take_unwatch, 0, false, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST, "list", take_list, READ, false, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_CLUSTER, "cluster", take_cluster, LOOK, false, true},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_DRAIN, "drain", take_drain, RIGHT_ADMIN, false, false},
+    {CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_METRICS, "metrics", take_metrics, LOOK, false, true},
 };
 
 static int take(struct caloris_broker *b, const struct caloris_peer *peer, const request *message,
@@ -582,7 +597,7 @@ static int take(struct caloris_broker *b, const struct caloris_peer *peer, const
 {
     if (message->body_case == CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_HELLO)
         return take_hello(b, peer, message, err);
-    struct client *client = find(b, peer);
+    struct client *client = clients_find(b, peer);
     if (!client)
         return caloris_err_set(err, CALORIS_PEER_LOST, "this gateway does not know you: say hello");
     client->heard_ms = b->now_ms;
@@ -591,6 +606,10 @@ static int take(struct caloris_broker *b, const struct caloris_peer *peer, const
             continue;
         if (admit_check(client->who, handlers[i].rights, handlers[i].what, err) < 0)
             return -1;
+        if (handlers[i].large && !clients_have_room(client))
+            return caloris_err_set(err, CALORIS_AGAIN,
+                                   "%d MiB of answers wait until user %s reads them",
+                                   BROKER_MAX_SENDING >> 20, client->user->name);
         if (!handlers[i].joins)
             promise_keep(b);
         return handlers[i].take(b, client, message, err);

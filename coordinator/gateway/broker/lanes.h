@@ -9,6 +9,7 @@
 #ifndef CALORIS_BROKER_LANES_H
 #define CALORIS_BROKER_LANES_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,8 @@ struct user {
     uint64_t queued;   /* on disk, the running ones too */
     uint64_t arriving; /* added in this turn, not committed */
     uint64_t running;
+    size_t clients;        /* connections */
+    atomic_size_t sending; /* bytes under way to them, which they have not read */
 };
 
 struct lane {

@@ -25,7 +25,9 @@
 
 enum {
     BROKER_MAX_CLIENTS = 16384,
-    BROKER_MAX_WATCHES = 65536, /* of all clients together */
+    BROKER_MAX_USER_CLIENTS = 4096, /* of them, of one user */
+    BROKER_MAX_SENDING = 64 << 20, /* bytes under way to one user's clients before a large answer */
+    BROKER_MAX_WATCHES = 65536,    /* of all clients together */
     BROKER_MAX_GROUPS = 1024,
     BROKER_MAX_LANES = 65536,          /* kinds of waiting jobs: users × models × priorities */
     BROKER_MAX_NAME = 128,             /* bytes of a group's name, model, host */
@@ -54,6 +56,7 @@ struct client {
     struct table_node node; /* by the hash of the routing id */
     struct caloris_peer peer;
     const struct caloris_identity *who;
+    struct user *user;
     uint64_t heard_ms;
     bool gone; /* its connection is: it is forgotten at the end of the turn */
     struct watch *watches;
@@ -277,6 +280,10 @@ uint64_t end_next_ms(const struct caloris_broker *b, uint64_t max_ms);
 
 void clients_take(struct caloris_broker *b, const struct caloris_peer *peer,
                   const Caloris__Wire__ClientToGateway *message);
+/* The one behind peer; NULL: it has not said hello. */
+struct client *clients_find(const struct caloris_broker *b, const struct caloris_peer *peer);
+/* Whether its user reads what is sent: what is not read stays in memory. */
+bool clients_have_room(const struct client *client);
 /* The client behind peer watches the job, if it is still there. */
 void clients_watch(struct caloris_broker *b, const struct caloris_peer *peer, uint64_t job,
                    bool canvas);

@@ -129,7 +129,8 @@ static int tell(struct caloris_broker *b, struct watch *watch, Caloris__Wire__Ev
     to_client message = CALORIS__WIRE__GATEWAY_TO_CLIENT__INIT;
     message.body_case = CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_EVENT;
     message.event = event;
-    const int rc = answer_client(b, &watch->client->peer, &message);
+    const int rc =
+        clients_have_room(watch->client) ? answer_client(b, &watch->client->peer, &message) : -1;
     watch->full = rc < 0;
     return rc;
 }
@@ -139,7 +140,8 @@ static int tell(struct caloris_broker *b, struct watch *watch, Caloris__Wire__Ev
 static bool has_room(struct caloris_broker *b, struct watch *watch)
 {
     if (watch->full)
-        watch->full = watch->client->gone || answer_probe(b, &watch->client->peer) < 0;
+        watch->full = watch->client->gone || !clients_have_room(watch->client) ||
+                      answer_probe(b, &watch->client->peer) < 0;
     return !watch->full;
 }
 
