@@ -118,13 +118,17 @@ int verb_cancel(struct invocation *in)
         rc = cmd_fail(in, &err);
     for (int i = 0; i < in->n_operands && client; i++) {
         cmd_job_number(in->operands[i], &job, NULL);
-        caloris_answer *answer = NULL;
-        if (caloris_client_cancel(client, job, &err) == 0)
-            answer = caloris_client_show(client, job, &err);
-        if (answer)
-            json_array_append_new(jobs, cmd_status_json(answer->status));
-        else
+        if (caloris_client_cancel(client, job, &err) < 0) {
             rc = rc ? rc : cmd_fail(in, &err);
+            continue;
+        }
+        if (!in->flags.json)
+            continue;
+        /* Who may cancel a job need not be allowed to read it. */
+        caloris_answer *answer = caloris_client_show(client, job, &err);
+        json_array_append_new(
+            jobs, answer ? cmd_status_json(answer->status)
+                         : json_pack("{s:I, s:s}", "job", (json_int_t)job, "state", "cancelled"));
         caloris_answer_free(answer);
     }
     if (in->flags.json && client) {

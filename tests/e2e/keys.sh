@@ -30,7 +30,7 @@ grep -q secret-key .config/caloris/key.pub && fail "the public file has the secr
 has .config/caloris/key.pub "$(cat out)" || fail "keygen prints another key than it writes"
 expect 2 "is not replaced" caloris keygen
 expect 0 "" caloris keygen --server -o server
-for who in alice bob eve worker boss; do expect 0 "" caloris keygen -o "$who.key"; done
+for who in alice bob eve worker boss janitor; do expect 0 "" caloris keygen -o "$who.key"; done
 
 # ---- what does not start ----
 
@@ -59,6 +59,7 @@ expect 2 "a TCP address needs keys" caloris list --endpoint tcp://127.0.0.1:1
 cp bob.key.pub authorized/bob
 { cat worker.key.pub; echo 'rights = "serve"'; } >authorized/worker
 { cat boss.key.pub; echo 'rights = "submit read-all admin"'; } >authorized/boss
+{ cat janitor.key.pub; echo 'rights = "admin read-own"'; } >authorized/janitor
 caloris-gateway --state s --name t --clients 'tcp://127.0.0.1:*' --groups 'tcp://127.0.0.1:*' \
     --certificate server --authorized authorized --log-level debug >gateway.out 2>gateway.log &
 gateway=$!
@@ -91,6 +92,18 @@ as worker expect 4 "needs the right submit" caloris submit x
 as worker expect 4 "needs the right read-own" caloris show "$job"
 as alice expect 4 "needs the right admin" caloris group drain any
 as boss expect 5 "any" caloris group drain any
+
+# Who administers the gateway ends others' jobs, and reads none of them.
+for verb in show results watch; do
+    as janitor expect 5 "no job $job" caloris $verb "$job"
+done
+as alice expect 0 "" caloris submit "$SECRET_WORD to be cancelled"
+doomed=$(cat out)
+as janitor expect 0 "" caloris cancel --json "$doomed"
+[ "$(cat out)" = "{\"job\":$doomed,\"state\":\"cancelled\"}" ] || fail "the janitor reads: $(cat out)"
+as janitor expect 5 "no job $doomed" caloris results "$doomed"
+as alice expect 0 "" caloris list -a --no-header
+grep -q cancelled out || fail "the janitor's word does not count: $(cat out)"
 
 # Keys that are not known, not the gateway's, not there.
 as eve expect 4 "the server refused your key" caloris list

@@ -258,14 +258,14 @@ static int send_status(struct caloris_broker *b, const struct client *client,
     return 0;
 }
 
-/* The job, if this client may know of it: somebody else's is answered as if it were not there. */
+/* The job, if this client may know of it: somebody else's, without one of these rights, is answered
+ * as if it were not there. */
 static int find_job(const struct caloris_broker *b, const struct client *client, uint64_t number,
-                    struct caloris_store_job *job, struct caloris_err *err)
+                    unsigned rights, struct caloris_store_job *job, struct caloris_err *err)
 {
     if (caloris_store_find(b->store, number, job, err) < 0)
         return -1;
-    if (client->who->rights & (RIGHT_READ_ALL | RIGHT_ADMIN) ||
-        strcmp(client->who->user, job->user) == 0)
+    if (client->who->rights & rights || strcmp(client->who->user, job->user) == 0)
         return 0;
     return caloris_err_set(err, CALORIS_NOT_FOUND, "no job %" PRIu64, number);
 }
@@ -276,7 +276,7 @@ static int take_show(struct caloris_broker *b, struct client *client, const requ
     const uint64_t job = message->show->job;
     struct status_message status;
     struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
-    if (find_job(b, client, job, &status.job, err) < 0)
+    if (find_job(b, client, job, RIGHT_READ_ALL, &status.job, err) < 0)
         return -1;
     int rc = caloris_store_read_job(b->store, job, &json, err);
     if (rc == 0) {
@@ -297,7 +297,7 @@ static int take_results(struct caloris_broker *b, struct client *client, const r
 {
     struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
     struct caloris_store_job job;
-    if (find_job(b, client, message->results->job, &job, err) < 0)
+    if (find_job(b, client, message->results->job, RIGHT_READ_ALL, &job, err) < 0)
         return -1;
     int rc = caloris_store_read_result(b->store, job.job, &json, err);
     if (rc == 0) {
@@ -331,7 +331,7 @@ static int take_cancel(struct caloris_broker *b, struct client *client, const re
                        struct caloris_err *err)
 {
     struct caloris_store_job job;
-    if (find_job(b, client, message->cancel->job, &job, err) < 0)
+    if (find_job(b, client, message->cancel->job, RIGHT_READ_ALL | RIGHT_ADMIN, &job, err) < 0)
         return -1;
     if (strcmp(client->who->user, job.user) != 0 &&
         admit_check(client->who, RIGHT_ADMIN, "cancelling others' jobs", err) < 0)
@@ -359,7 +359,7 @@ static int take_watch(struct caloris_broker *b, struct client *client, const req
     struct status_message status;
     if (watch->has_after && watch->lease)
         seen = (struct watch_seen){{watch->lease->epoch, watch->lease->counter}, watch->after};
-    if (find_job(b, client, watch->job, &status.job, err) < 0)
+    if (find_job(b, client, watch->job, RIGHT_READ_ALL, &status.job, err) < 0)
         return -1;
     if (status.job.state == CALORIS_STORE_QUEUED &&
         watch_add(b, client, watch->job, watch->has_canvas && watch->canvas, &seen, err) < 0)
