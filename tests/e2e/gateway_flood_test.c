@@ -173,6 +173,57 @@ static void a_flood_ends_and_nothing_is_lost(void **state)
     hang_up(other);
 }
 
+/* Jobs of so many kinds of one user are all that wait; he is told, others are not concerned. */
+static void kinds_are_a_users_own(void **state)
+{
+    (void)state;
+    enum { KINDS = 1024 };
+    char key[32], json[128];
+    use_key("many");
+    void *many = client_dial(&gateway);
+    use_key("few");
+    void *few = client_dial(&gateway);
+    uint64_t job = 0;
+    for (int i = 0; i < KINDS; i++) {
+        snprintf(key, sizeof(key), "%d", i);
+        snprintf(json, sizeof(json), "{\"prompt\": \"x\", \"model\": \"m%d\"}", i);
+        job = client_submit(many, key, json, NULL);
+    }
+    Caloris__Wire__Submit submit = CALORIS__WIRE__SUBMIT__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    static char another[] = "{\"prompt\": \"x\", \"model\": \"another\"}";
+    submit.key = submit.job_json = (ProtobufCBinaryData){strlen(another), (uint8_t *)another};
+    message.body_case = REQUEST(SUBMIT);
+    message.submit = &submit;
+    client_expect_failure(many, &message, "try_again", "jobs of 1024 kinds");
+    client_submit(many, "known", json, NULL);
+    client_submit(few, "free", another, NULL);
+    /* There is room again when a kind is gone, though no group looks for any. */
+    client_cancel(many, job);
+    client_cancel(many, job + 1);
+    const uint64_t deadline_ns = caloris_time_ns() + PATIENCE_MS * 1000000ull;
+    from_gateway *answer = NULL;
+    do {
+        answer_free(answer);
+        caloris_time_sleep_ms(100);
+        message.request++;
+        send_message(many, &message);
+        answer = client_answer(many);
+    } while (answer->body_case == ANSWER(FAILURE) && caloris_time_ns() < deadline_ns);
+    assert_int_equal(answer->body_case, ANSWER(ACCEPTED));
+    answer_free(answer);
+    hang_up(many);
+    hang_up(few);
+}
+
+static int setup_keyed(void **state)
+{
+    (void)state;
+    static const char *const users[] = {"many", "few", NULL};
+    gateway_start_keyed(&gateway, "100s", users);
+    return 0;
+}
+
 static void ask(void *socket, int what, uint64_t job, uint64_t number)
 {
     Caloris__Wire__JobRef reference = CALORIS__WIRE__JOB_REF__INIT;
@@ -237,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(unread_answers_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_flood_ends_and_nothing_is_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(kinds_are_a_users_own, setup_keyed, teardown),
     };
     return cmocka_run_group_tests_name("gateway_flood", tests, NULL, NULL);
 }

@@ -145,11 +145,11 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
 }
 
 /* A user who has as many jobs here as may be is told to come back; nothing is lost by that. */
-static int check_limits(struct caloris_broker *b, const struct user *user, bool watched,
-                        struct caloris_err *err)
+static int check_limits(struct caloris_broker *b, const struct user *user,
+                        const struct caloris_job *job, bool watched, struct caloris_err *err)
 {
     /* Whoever was told that it is accepted waits for what happens to it. */
-    if (watched && watch_room(b, b->n_promises, err) < 0)
+    if (watched && watch_room(b, user, b->n_promises, err) < 0)
         return -1;
     const uint64_t most = user->limits.max_queued;
     if (most > 0 && user->queued + user->arriving >= most)
@@ -157,12 +157,7 @@ static int check_limits(struct caloris_broker *b, const struct user *user, bool 
                                "max_queued: user %s has %" PRIu64
                                " jobs in the queue, as many as may be",
                                user->name, user->queued + user->arriving);
-    if (b->lane_table.count >= BROKER_MAX_LANES)
-        return caloris_err_set(err, CALORIS_AGAIN,
-                               "jobs of %d kinds (users, models, priorities) wait; that is the "
-                               "limit",
-                               BROKER_MAX_LANES);
-    return 0;
+    return lane_room(b, user, job->model ? job->model : "", job->params.priority, err);
 }
 
 static uint64_t deadline(int64_t deadline_ms, uint64_t now_ms)
@@ -212,7 +207,7 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         goto out;
     promise.again = known == 1;
     if (!promise.again) {
-        promise.lane = check_limits(b, user, promise.watch, err) < 0
+        promise.lane = check_limits(b, user, job, promise.watch, err) < 0
                            ? NULL
                            : lane_need(b, user, job->model ? job->model : "", job->params.priority,
                                        false, err);

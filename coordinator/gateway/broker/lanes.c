@@ -47,17 +47,18 @@ static uint64_t hash_lane(const struct user *user, const char *model, int32_t pr
            ((uint64_t)(uint32_t)priority << 1 | alone);
 }
 
-static void insert(struct caloris_broker *b, struct lane *lane)
+/* All lanes of a priority. Their order does not matter: users' shares and the jobs' age decide. */
+static struct lane **list_of(struct caloris_broker *b, int64_t priority)
 {
-    struct lane **at = &b->lanes;
-    while (*at && (*at)->priority >= lane->priority)
-        at = &(*at)->next;
-    lane->next = *at;
-    *at = lane;
+    if (priority > LANES_HIGHEST)
+        priority = LANES_HIGHEST;
+    if (priority < -LANES_HIGHEST)
+        priority = -LANES_HIGHEST;
+    return &b->lanes[LANES_HIGHEST - priority];
 }
 
-struct lane *lane_need(struct caloris_broker *b, struct user *user, const char *model,
-                       int64_t priority, bool alone, struct caloris_err *err)
+static struct lane *lane_find(const struct caloris_broker *b, const struct user *user,
+                              const char *model, int64_t priority, bool alone)
 {
     uint64_t key = hash_lane(user, model, (int32_t)priority, alone);
     struct table_node *node = table_find(&b->lane_table, key);
@@ -67,8 +68,18 @@ struct lane *lane_need(struct caloris_broker *b, struct user *user, const char *
             strcmp(lane->model, model) == 0)
             return lane;
     }
-    struct lane *lane = calloc(1, sizeof(*lane));
-    if (!lane || table_add(&b->lane_table, &lane->node, key, err) < 0) {
+    return NULL;
+}
+
+struct lane *lane_need(struct caloris_broker *b, struct user *user, const char *model,
+                       int64_t priority, bool alone, struct caloris_err *err)
+{
+    struct lane *lane = lane_find(b, user, model, priority, alone);
+    if (lane)
+        return lane;
+    lane = calloc(1, sizeof(*lane));
+    if (!lane || table_add(&b->lane_table, &lane->node,
+                           hash_lane(user, model, (int32_t)priority, alone), err) < 0) {
         caloris_err_sys(err, "a lane of user %s", user->name);
         free(lane);
         return NULL;
@@ -77,7 +88,10 @@ struct lane *lane_need(struct caloris_broker *b, struct user *user, const char *
     snprintf(lane->model, sizeof(lane->model), "%s", model);
     lane->priority = (int32_t)priority;
     lane->alone = alone;
-    insert(b, lane);
+    struct lane **list = list_of(b, priority);
+    lane->next = *list;
+    *list = lane;
+    user->lanes++;
     return lane;
 }
 
@@ -112,8 +126,40 @@ static void forget(struct caloris_broker *b, struct lane **at)
 {
     struct lane *lane = *at;
     *at = lane->next;
+    lane->user->lanes--;
     table_remove(&b->lane_table, &lane->node);
     free(lane);
+}
+
+/* A pick forgets those that it passes; without groups there is none. */
+static void forget_unused(struct caloris_broker *b)
+{
+    for (size_t i = 0; i < LANES_PRIORITIES; i++) {
+        for (struct lane **at = &b->lanes[i]; *at;) {
+            if ((*at)->waiting == 0 && (*at)->refs == 0)
+                forget(b, at);
+            else
+                at = &(*at)->next;
+        }
+    }
+}
+
+int lane_room(struct caloris_broker *b, const struct user *user, const char *model,
+              int64_t priority, struct caloris_err *err)
+{
+    enum { SWEEP_EVERY_MS = 1000 };
+    if (lane_find(b, user, model, priority, false) || user->lanes < LANES_OF_USER)
+        return 0;
+    if (b->now_ms - b->swept_ms >= SWEEP_EVERY_MS) {
+        b->swept_ms = b->now_ms;
+        forget_unused(b);
+    }
+    return user->lanes < LANES_OF_USER
+               ? 0
+               : caloris_err_set(err, CALORIS_AGAIN,
+                                 "jobs of %d kinds (models, priorities) of user %s wait; that is "
+                                 "the limit",
+                                 LANES_OF_USER, user->name);
 }
 
 int lanes_load(struct caloris_broker *b, struct caloris_err *err)
@@ -138,8 +184,10 @@ int lanes_load(struct caloris_broker *b, struct caloris_err *err)
 void lanes_free(struct caloris_broker *b)
 {
     struct table_node *node;
-    while (b->lanes)
-        forget(b, &b->lanes);
+    for (size_t i = 0; i < LANES_PRIORITIES; i++) {
+        while (b->lanes[i])
+            forget(b, &b->lanes[i]);
+    }
     while ((node = table_first(&b->users)) != NULL) {
         table_remove(&b->users, node);
         free(TABLE_ENTRY(node, struct user, node));
@@ -189,28 +237,35 @@ static bool fits(const struct lane *lane, const char *model, enum lane_kind kind
            (user->limits.max_running == 0 || user->running < user->limits.max_running);
 }
 
+/* Of one list; *best as lanes_pick has it. */
+static int pick_of(struct caloris_broker *b, struct lane **at, const char *model,
+                   enum lane_kind kind, struct lane **best, struct caloris_err *err)
+{
+    while (*at) {
+        struct lane *here = *at;
+        if (here->waiting == 0 && here->refs == 0) {
+            forget(b, at);
+            continue;
+        }
+        at = &here->next;
+        if (here->waiting == 0 || !fits(here, model, kind) ||
+            (*best && usage(here->user) > usage((*best)->user)))
+            continue;
+        if (find_head(b, here, err) < 0)
+            return -1;
+        if (!*best || usage(here->user) < usage((*best)->user) || here->head < (*best)->head)
+            *best = here;
+    }
+    return 0;
+}
+
 int lanes_pick(struct caloris_broker *b, const char *model, enum lane_kind kind, struct lane **lane,
                uint64_t *job, struct caloris_err *err)
 {
     struct lane *best = NULL;
-    for (struct lane **at = &b->lanes; *at;) {
-        struct lane *here = *at;
-        if (best && here->priority < best->priority)
-            break;
-        if (here->waiting == 0) {
-            if (here->refs == 0)
-                forget(b, at);
-            else
-                at = &here->next;
-            continue;
-        }
-        at = &here->next;
-        if (!fits(here, model, kind) || (best && usage(here->user) > usage(best->user)))
-            continue;
-        if (find_head(b, here, err) < 0)
+    for (size_t i = 0; i < LANES_PRIORITIES && !best; i++) {
+        if (pick_of(b, &b->lanes[i], model, kind, &best, err) < 0)
             return -1;
-        if (!best || usage(here->user) < usage(best->user) || here->head < best->head)
-            best = here;
     }
     if (!best)
         return 0;

@@ -20,6 +20,12 @@
 struct caloris_err;
 struct caloris_broker;
 
+enum {
+    LANES_HIGHEST = 100, /* priority */
+    LANES_PRIORITIES = 2 * LANES_HIGHEST + 1,
+    LANES_OF_USER = 1024, /* at most: nobody's kinds of jobs shut others' out */
+};
+
 struct user {
     struct table_node node; /* by the hash of the name */
     char name[CALORIS_STORE_MAX_USER + 1];
@@ -27,13 +33,14 @@ struct user {
     uint64_t queued;   /* on disk, the running ones too */
     uint64_t arriving; /* added in this turn, not committed */
     uint64_t running;
+    size_t lanes, watches;
     size_t clients;        /* connections */
     atomic_size_t sending; /* bytes under way to them, which they have not read */
 };
 
 struct lane {
     struct table_node node; /* by a hash of what follows */
-    struct lane *next;      /* of all lanes, by falling priority */
+    struct lane *next;      /* of those with its priority */
     struct user *user;
     char model[CALORIS_JOB_MAX_MODEL + 1]; /* "": any */
     int32_t priority;
@@ -52,6 +59,10 @@ void users_limit(struct caloris_broker *b);
 /* The lane of such jobs; made if need be. Without refs and jobs it is gone at the next pick. */
 struct lane *lane_need(struct caloris_broker *b, struct user *user, const char *model,
                        int64_t priority, bool alone, struct caloris_err *err);
+/* Whether lane_need would give one within the limits; AGAIN. Without this question it has none:
+ * what was accepted gets a lane. */
+int lane_room(struct caloris_broker *b, const struct user *user, const char *model,
+              int64_t priority, struct caloris_err *err);
 /* The one in which this job waits or waited. */
 struct lane *lane_of(struct caloris_broker *b, const struct caloris_store_job *job,
                      struct caloris_err *err);

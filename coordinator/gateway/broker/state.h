@@ -28,8 +28,8 @@ enum {
     BROKER_MAX_USER_CLIENTS = 4096, /* of them, of one user */
     BROKER_MAX_SENDING = 64 << 20, /* bytes under way to one user's clients before a large answer */
     BROKER_MAX_WATCHES = 65536,    /* of all clients together */
+    BROKER_MAX_USER_WATCHES = 16384, /* of one user's */
     BROKER_MAX_GROUPS = 1024,
-    BROKER_MAX_LANES = 65536,          /* kinds of waiting jobs: users × models × priorities */
     BROKER_MAX_NAME = 128,             /* bytes of a group's name, model, host */
     BROKER_MAX_LIST = 1000,            /* jobs in one answer */
     BROKER_MAX_USERS = 10000,          /* users in one answer */
@@ -142,7 +142,8 @@ struct caloris_broker {
     struct caloris_identity local;  /* who comes without one */
     uint64_t refusals_ms, refusals; /* keys refused in the second that began then */
     struct table clients, live, users, lane_table;
-    struct lane *lanes; /* by falling priority */
+    struct lane *lanes[LANES_PRIORITIES]; /* by falling priority */
+    uint64_t swept_ms;                    /* when those that nobody uses were last looked for */
     size_t n_watches, n_owed;
     struct group *groups;
     size_t n_groups;
@@ -224,8 +225,9 @@ struct watch_seen {
     struct lease_id lease;
     uint64_t seq; /* 0: nothing */
 };
-/* AGAIN: no room for one more watch, beside those that may come of promises. */
-int watch_room(const struct caloris_broker *b, size_t arriving, struct caloris_err *err);
+/* AGAIN: no room for one more watch of this user, beside those that may come of promises. */
+int watch_room(const struct caloris_broker *b, const struct user *user, size_t arriving,
+               struct caloris_err *err);
 int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, bool canvas,
               const struct watch_seen *seen, struct caloris_err *err);
 void watch_remove(struct caloris_broker *b, struct client *client, uint64_t job);

@@ -55,6 +55,7 @@ static void watch_drop(struct caloris_broker *b, struct watch *watch)
     while (*at != watch)
         at = &(*at)->next_of_live;
     *at = watch->next_of_live;
+    watch->client->user->watches--;
     b->n_watches--;
     b->n_owed -= watch->owed;
     free(watch);
@@ -67,8 +68,12 @@ static bool is_up_to_date(const struct live *live, const struct watch_seen *seen
            seen->lease.epoch == live->lease.epoch && seen->lease.counter == live->lease.counter;
 }
 
-int watch_room(const struct caloris_broker *b, size_t arriving, struct caloris_err *err)
+int watch_room(const struct caloris_broker *b, const struct user *user, size_t arriving,
+               struct caloris_err *err)
 {
+    if (user->watches + arriving >= BROKER_MAX_USER_WATCHES)
+        return caloris_err_set(err, CALORIS_AGAIN, "user %s watches %d jobs; that is the limit",
+                               user->name, BROKER_MAX_USER_WATCHES);
     if (b->n_watches + arriving < BROKER_MAX_WATCHES)
         return 0;
     return caloris_err_set(err, CALORIS_AGAIN, "%d jobs are watched; that is the limit",
@@ -80,7 +85,7 @@ int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, boo
 {
     struct watch *watch = watch_find(client, job);
     if (!watch) {
-        if (watch_room(b, 0, err) < 0)
+        if (watch_room(b, client->user, 0, err) < 0)
             return -1;
         struct live *live = live_need(b, job, err);
         if (!live)
@@ -97,6 +102,7 @@ int watch_add(struct caloris_broker *b, struct client *client, uint64_t job, boo
         client->watches = watch;
         watch->next_of_live = live->watches;
         live->watches = watch;
+        client->user->watches++;
         b->n_watches++;
     }
     watch->canvas = canvas;
