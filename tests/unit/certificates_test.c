@@ -287,6 +287,13 @@ static void authorized_files(void **state)
     assert_string_equal(authorized_rights(RIGHTS_ALL, words),
                         "submit read-own read-all serve admin");
 
+    static const char *const none[] = {"", " ", ",", " , "}; /* is not what is not said */
+    for (size_t i = 0; i < sizeof(none) / sizeof(*none); i++) {
+        snprintf(text, sizeof(text), "rights = \"%s\"\n%s", none[i], key);
+        assert_int_equal(authorized_read("d/alice", text, strlen(text), &who, &err), 0);
+        assert_int_equal(who.rights, 0);
+    }
+
     static const struct {
         const char *line, *words;
     } bad[] = {

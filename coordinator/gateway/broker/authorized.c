@@ -55,6 +55,7 @@ static int take_user(const char *value, void *to, struct caloris_err *err)
 static int take_rights(const char *value, void *to, struct caloris_err *err)
 {
     struct caloris_identity *who = to;
+    who->rights |= RIGHTS_SAID;
     for (const char *at = value; *at;) {
         size_t n = strcspn(at, " ,"), i = 0;
         while (i < RIGHTS && !(strlen(rights[i].name) == n && memcmp(rights[i].name, at, n) == 0))
@@ -143,8 +144,8 @@ int authorized_read(const char *file, const char *text, size_t n, struct caloris
     snprintf(user, sizeof(user), "%.*s", (int)(public ? length - 4 : length), who->file);
     if (!who->user[0] && take_user(user, who, err) < 0)
         return caloris_err_prefix(err, "%s: no user is said, and the file's name", file);
-    if (who->rights == 0)
-        who->rights = RIGHT_SUBMIT | RIGHT_READ_OWN;
+    who->rights =
+        who->rights & RIGHTS_SAID ? who->rights & RIGHTS_ALL : RIGHT_SUBMIT | RIGHT_READ_OWN;
     return 0;
 }
 

@@ -2,7 +2,7 @@
  * file per key.
  *
  *   user = "alice"              # whose the jobs are; not said: the file's name, less .pub
- *   rights = "submit read-own"  # that, where nothing is said
+ *   rights = "submit read-own"  # that, where the line is missing; "": none
  *   limits                      # of the user's jobs; what is not said is the gateway's
  *       max_queued = 10000
  *       max_running = 64
@@ -38,6 +38,7 @@ enum right {
     RIGHT_SERVE = 8,  /* lease jobs, as a group */
     RIGHT_ADMIN = 16, /* drain groups, cancel anybody's job */
     RIGHTS_ALL = 31,
+    RIGHTS_SAID = 32, /* while a file is read: it names its rights, if only none */
 };
 
 /* Who is at the other end of a connection. */
