@@ -94,6 +94,15 @@ done
 grep -q "full.*try again in" "$WORK/full.log" || fail "it is not said that the disk is full"
 [ "$accepted" -gt 0 ] || fail "nothing fits"
 [ "$(queued)" = "$accepted" ] || fail "$(queued) of $accepted jobs are left"
+# What fails here has not happened: metrics count what was answered. (A job is cancelled once.)
+cancelled=0
+for ((i = 1; i <= accepted; i++)); do
+    caloris cancel "$i" 2>"$WORK/full.log" && cancelled=$((cancelled + 1))
+    grep -q "full.*try again in" "$WORK/full.log" && caloris cancel "$i" 2>/dev/null && cancelled=$((cancelled + 1))
+done
+[ "$(caloris metrics | sed -n 's/^caloris_jobs_total{state="cancelled"} //p')" = "$cancelled" ] ||
+    fail "$cancelled jobs were cancelled, the metrics say: $(caloris metrics | grep caloris_jobs_total)"
+accepted=$((accepted - cancelled))
 stop KILL
 mount -o remount,size=8m "$dir" || fail "remount"
 start "$dir"

@@ -28,6 +28,7 @@ int end_job(struct caloris_broker *b, const struct caloris_store_job *job,
         .text = why->text,
     };
     promise->kind = PROMISE_ENDED;
+    promise->state = state;
     promise->job = job->job;
     promise->lane = live && live->group ? live->lane : lane_of(b, job, err);
     int rc = -1;
@@ -37,10 +38,8 @@ int end_job(struct caloris_broker *b, const struct caloris_store_job *job,
         end.result_bytes = json.size;
         rc = caloris_store_finish(b->store, job->job, &end, err);
     }
-    if (rc == 0) {
+    if (rc == 0)
         promise_add(b, promise);
-        b->figures.ended[state]++;
-    }
     caloris_buf_free(&json);
     return rc;
 }

@@ -414,13 +414,14 @@ static void drop_late(struct caloris_broker *b, struct group *group,
                  late->job, (struct lease_id){late->lease->epoch, late->lease->counter});
 }
 
-static void count_end(struct caloris_broker *b, const struct live *live,
-                      enum caloris_store_state state, json_t *result)
+/* Those parts of a result that are counted when it is on disk; the rest may be large. */
+static json_t *figures_of(const json_t *result)
 {
-    struct caloris_store_job job;
-    b->figures.ended[state]++;
-    if (state == CALORIS_STORE_DONE && caloris_store_find(b->store, live->job, &job, NULL) == 0)
-        figures_done(b, live, &job, result);
+    static const char *const counted[] = {"usage", "forward_passes"};
+    json_t *figures = json_object();
+    for (size_t i = 0; i < sizeof(counted) / sizeof(*counted); i++)
+        json_object_set(figures, counted[i], json_object_get(result, counted[i]));
+    return figures;
 }
 
 /* 0, or 1 when the job had ended. */
@@ -441,8 +442,9 @@ static int finish(struct caloris_broker *b, const struct live *live,
         promise->kind = PROMISE_ENDED;
         promise->job = live->job;
         promise->lane = live->lane;
+        promise->state = end.state;
+        promise->figures = figures_of(json);
         promise_add(b, promise);
-        count_end(b, live, end.state, json);
     }
     return rc;
 }

@@ -73,6 +73,15 @@ static void keep_accepted(struct caloris_broker *b, const struct promise *p)
         clients_watch(b, &p->peer, p->job, p->canvas);
 }
 
+static void count_end(struct caloris_broker *b, const struct promise *p, const struct live *live)
+{
+    struct caloris_store_job job;
+    b->figures.ended[p->state]++;
+    if (p->state == CALORIS_STORE_DONE && live &&
+        caloris_store_find(b->store, p->job, &job, NULL) == 0)
+        figures_done(b, live, &job, p->figures);
+}
+
 static void keep_ended(struct caloris_broker *b, const struct promise *p)
 {
     struct live *live = live_find(b, p->job);
@@ -80,6 +89,7 @@ static void keep_ended(struct caloris_broker *b, const struct promise *p)
     b->counts.queued--;
     b->counts.finished++;
     p->lane->user->queued--;
+    count_end(b, p, live);
     if (!group)
         lane_leave(b, p->lane, p->job);
     if (p->to == TO_CLIENT)
@@ -119,6 +129,7 @@ static void settle(struct caloris_broker *b, const struct promise *p, const stru
         break_it(b, p, why);
     else
         keep[p->kind](b, p);
+    json_decref(p->figures);
     if (p->lane)
         p->lane->refs--;
 }

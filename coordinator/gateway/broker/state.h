@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "base/err.h"
 #include "coordinator/gateway/broker/authorized.h"
 #include "coordinator/gateway/broker/broker.h"
@@ -115,7 +117,7 @@ struct group {
     size_t n_ranks_told;
 };
 
-/* What a commit will make true, and whom to tell. */
+/* What a commit will make true, whom to tell and what to count then. */
 enum promise_kind { PROMISE_ACCEPTED, PROMISE_ENDED, PROMISE_TAKEN };
 enum promise_to { TO_NOBODY, TO_CLIENT, TO_GROUP };
 struct promise {
@@ -124,11 +126,13 @@ struct promise {
     struct caloris_peer peer;
     uint64_t request; /* of the client */
     uint64_t job;
-    struct lane *lane;     /* of the job; NULL: TAKEN */
-    bool again;            /* ACCEPTED: it was there */
-    bool watch, canvas;    /* ACCEPTED: the client watches it (its canvas) from the start */
-    uint64_t deadline_ms;  /* ACCEPTED */
-    struct lease_id lease; /* the group's */
+    struct lane *lane;    /* of the job; NULL: TAKEN */
+    bool again;           /* ACCEPTED: it was there */
+    bool watch, canvas;   /* ACCEPTED: the client watches it (its canvas) from the start */
+    uint64_t deadline_ms; /* ACCEPTED */
+    enum caloris_store_state state; /* ENDED: how */
+    json_t *figures;                /* ENDED: what the result says of itself; or NULL */
+    struct lease_id lease;          /* the group's */
 };
 
 struct caloris_broker {
