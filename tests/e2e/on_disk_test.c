@@ -309,6 +309,68 @@ static void every_promise_is_on_disk_at_every_moment(void **state)
     free(disk[DISK_WAL].image.bytes);
 }
 
+/* ---- a body that is damaged ---- */
+
+static void execute(const char *sql)
+{
+    char path[128];
+    sqlite3 *db;
+    snprintf(path, sizeof(path), "%s/state/queue.db", gateway.dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+    sqlite3_close(db);
+}
+
+/* It fails alone: all that wait behind it are given out. */
+static void a_damaged_job_fails_alone(void **state)
+{
+    (void)state;
+    enum { DAMAGED = 3 };
+    char key[8];
+    uint64_t jobs[DAMAGED + 1];
+    void *client = client_dial(&gateway);
+    for (int i = 0; i <= DAMAGED; i++) {
+        snprintf(key, sizeof(key), "k%d", i);
+        jobs[i] = client_submit(client, key, "{\"prompt\": \"a\"}", NULL);
+    }
+    hang_up(client);
+    gateway_end(&gateway, SIGTERM);
+    execute("UPDATE bodies SET body = x'' WHERE job = 1");
+    execute("UPDATE bodies SET body = 'none' WHERE job = 2");
+    execute("DELETE FROM bodies WHERE job = 3");
+    gateway_start_again(&gateway, "20s");
+    client = client_dial(&gateway);
+    void *group = group_dial(&gateway, "g", 1);
+    struct lease lease = group_take_lease(group);
+    assert_int_equal(lease.job, jobs[DAMAGED]);
+    for (int i = 0; i < DAMAGED; i++) {
+        char *json = client_results(client, jobs[i]);
+        if (!strstr(json, "\"io\"") || !strstr(json, "cannot be read"))
+            fail_msg("job %d: %s", i, json);
+        free(json);
+    }
+    group_result(group, &lease, "{\"id\": null, \"ids\": [1]}");
+    order_free(group_next(group, ORDER(TAKEN)));
+    hang_up(group);
+    hang_up(client);
+}
+
+static int setup_plain(void **state)
+{
+    (void)state;
+    gateway_start(&gateway, "20s");
+    return 0;
+}
+
+static int teardown_plain(void **state)
+{
+    (void)state;
+    ends_finish();
+    gateway_remove(&gateway);
+    return 0;
+}
+
 static int setup(void **state)
 {
     char path[128];
@@ -325,15 +387,15 @@ static int teardown(void **state)
 {
     (void)state;
     unlink(log_path);
-    ends_finish();
-    gateway_remove(&gateway);
-    return 0;
+    unsetenv("LD_PRELOAD");
+    return teardown_plain(state);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_promise_is_on_disk_at_every_moment),
+        cmocka_unit_test_setup_teardown(every_promise_is_on_disk_at_every_moment, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_job_fails_alone, setup_plain, teardown_plain),
     };
-    return cmocka_run_group_tests_name("on_disk", tests, setup, teardown);
+    return cmocka_run_group_tests_name("on_disk", tests, NULL, NULL);
 }

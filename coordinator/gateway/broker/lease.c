@@ -141,12 +141,40 @@ static int send_lease(struct caloris_broker *b, struct live *live, const struct 
     return answer_group(b, live->group, &message);
 }
 
+/* The disk does not give a job back: it fails alone, all others go on. Whether there is a copy, the
+ * administrator knows, and its log and result say what is damaged. */
+static int give_up(struct caloris_broker *b, uint64_t number, const struct caloris_err *damage,
+                   struct caloris_err *err)
+{
+    struct caloris_store_job job;
+    struct promise promise = {.to = TO_NOBODY};
+    struct caloris_err why;
+    caloris_err_set(&why, CALORIS_IO, "the queue is damaged, this job cannot be read: %.400s",
+                    damage->text);
+    caloris_log_about(CALORIS_LOG_ERROR, (struct caloris_log_about){.job = number}, "%s", why.text);
+    if (caloris_store_find(b->store, number, &job, err) < 0 ||
+        end_job(b, &job, CALORIS_STORE_FAILED, &why, &promise, err) < 0)
+        return -1;
+    return promise_keep(b) < 0 ? caloris_err_set(err, CALORIS_IO, "%s", why.text) : 0;
+}
+
+/* A body that is not there or is none; not a disk or memory that fails for now. */
+static bool is_damage(const struct caloris_err *err)
+{
+    return err->code == CALORIS_BAD_CONFIG || err->code == CALORIS_NOT_FOUND;
+}
+
 static int lease_one(struct caloris_broker *b, struct group *group, struct lane *lane, uint64_t job,
                      struct caloris_err *err)
 {
     struct caloris_buf json = CALORIS_BUF(CALORIS_WIRE_MAX_FRAME);
     struct live *live;
     int rc = caloris_store_read_job(b->store, job, &json, err);
+    if (rc < 0 && is_damage(err)) {
+        struct caloris_err damage = *err;
+        caloris_buf_free(&json);
+        return give_up(b, job, &damage, err);
+    }
     if (rc < 0)
         caloris_err_prefix(err, "job %" PRIu64, job);
     if (rc == 0)
