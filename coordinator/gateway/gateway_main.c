@@ -23,7 +23,7 @@
 struct values {
     char *state, *name, *clients, *groups, *certificate, *authorized;
     bool token, network_fs;
-    uint64_t beat_ms, lost_ms, keep_ms;
+    uint64_t beat_ms, lost_ms, keep_ms, keep_free_bytes;
     int64_t max_queued, max_running, attempts;
     int64_t log_level, log_format;
 };
@@ -108,6 +108,13 @@ static const struct caloris_option options[] = {
      .max = 1e12,
      .argument = "N",
      .help = "jobs of one user that may run at a time; the others wait; 0: no limit"},
+    {.name = "keep-free",
+     .type = CALORIS_OPTION_SIZE,
+     .offset = AT(keep_free_bytes),
+     .default_text = "256MiB",
+     .argument = "SIZE",
+     .help = "that submissions leave free where --state is, so that the results of what was "
+             "accepted have room (of a small file system an 8th); 0: nothing"},
     {.name = "attempts",
      .type = CALORIS_OPTION_INT,
      .offset = AT(attempts),
@@ -281,6 +288,8 @@ static int serve(const struct values *values, int signals, struct caloris_err *e
         .server = places.keyed ? &places.server : NULL,
         .authorized = places.keyed ? values->authorized : NULL,
         .token = places.token.secret_key[0] ? places.token.public_key : NULL,
+        .state = places.state,
+        .keep_free_bytes = values->keep_free_bytes,
         .limits = {.max_queued = (uint64_t)values->max_queued,
                    .max_running = (uint64_t)values->max_running,
                    .share = 1},

@@ -76,15 +76,15 @@ rm "$dir/owner"
 
 dir=$WORK/small
 mkdir -m 700 "$dir"
-mount -t tmpfs -o size=2m,mode=700 tmpfs "$dir" 2>/dev/null || {
+mount -t tmpfs -o size=32m,mode=700 tmpfs "$dir" 2>/dev/null || {
     echo "no right to mount: the full disk is left out" >&2
     exit 0
 }
 trap 'stop KILL 2>/dev/null; umount -l "$dir"; _lib_cleanup' EXIT
 start "$dir"
-head -c 60000 /dev/zero | tr '\0' 'x' >"$WORK/prompt"
+head -c 300000 /dev/zero | tr '\0' 'x' >"$WORK/prompt"
 accepted=0
-for ((i = 0; i < 100; i++)); do
+for ((i = 0; i < 150; i++)); do
     caloris submit - <"$WORK/prompt" >/dev/null 2>"$WORK/full.log"
     code=$?
     [ "$code" = 0 ] || break
@@ -94,17 +94,30 @@ done
 grep -q "full.*try again in" "$WORK/full.log" || fail "it is not said that the disk is full"
 [ "$accepted" -gt 0 ] || fail "nothing fits"
 [ "$(queued)" = "$accepted" ] || fail "$(queued) of $accepted jobs are left"
+# What was accepted finds room for what becomes of it: submissions leave a part of the disk free.
+caloris cancel 1 || fail "no room for the end of a job that was accepted"
+[ "$(caloris results 1 2>&1 | grep -c "cancelled on request")" = 1 ] || fail "no result of job 1"
+stop
+start "$dir" --keep-free 0
+full=$accepted
+for ((i = 0; i < 100; i++)); do # now to the brim
+    caloris submit - <"$WORK/prompt" >/dev/null 2>"$WORK/full.log" || break
+    accepted=$((accepted + 1))
+done
+[ "$accepted" -gt "$full" ] || fail "nothing was left free"
+grep -q "full.*try again in" "$WORK/full.log" || fail "it is not said that the disk is full to the brim"
+
 # What fails here has not happened: metrics count what was answered. (A job is cancelled once.)
 cancelled=0
-for ((i = 1; i <= accepted; i++)); do
+for ((i = 2; i <= accepted; i++)); do
     caloris cancel "$i" 2>"$WORK/full.log" && cancelled=$((cancelled + 1))
     grep -q "full.*try again in" "$WORK/full.log" && caloris cancel "$i" 2>/dev/null && cancelled=$((cancelled + 1))
 done
 [ "$(caloris metrics | sed -n 's/^caloris_jobs_total{state="cancelled"} //p')" = "$cancelled" ] ||
     fail "$cancelled jobs were cancelled, the metrics say: $(caloris metrics | grep caloris_jobs_total)"
-accepted=$((accepted - cancelled))
+accepted=$((accepted - cancelled - 1))
 stop KILL
-mount -o remount,size=8m "$dir" || fail "remount"
+mount -o remount,size=64m "$dir" || fail "remount"
 start "$dir"
 [ "$(queued)" = "$accepted" ] || fail "$(queued) of $accepted jobs are left after a restart"
 caloris submit - <"$WORK/prompt" >/dev/null || fail "the disk has room again"

@@ -27,6 +27,8 @@ struct caloris_broker_options {
     const char *authorized;            /* directory with a file per key that may come; or NULL */
     const char *token;                 /* public key that may come and do everything; or NULL */
     const char *user;                  /* who comes without a key: whoever runs this */
+    const char *state;                 /* the directory of the queue */
+    uint64_t keep_free_bytes;          /* that submissions leave free there; 0: none */
     struct caloris_user_limits limits; /* of users who have none of their own */
     uint32_t attempts; /* crashes while alone after which a job is a dead letter; at least 1 */
     uint64_t keep_ms;  /* how long finished jobs stay; 0: for ever */

@@ -3,13 +3,16 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/size.h"
 #include "base/time.h"
 #include "proto/jobs.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
+enum { KEEP_AT_MOST = 8 }; /* the part of the file system that submissions leave free */
 enum { DEFAULT_LIST = 100, PROBE_AFTER_MS = 30000, PROBE_EVERY_MS = 10000 };
 
 typedef Caloris__Wire__ClientToGateway request;
@@ -160,6 +163,38 @@ static int check_limits(struct caloris_broker *b, const struct user *user,
     return lane_room(b, user, job->model ? job->model : "", job->params.priority, err);
 }
 
+/* What submissions may still take of the file system, asked once a turn. Results, cancellations and
+ * the progress of jobs may take the rest: what was accepted shall end. */
+static void ask_room(struct caloris_broker *b)
+{
+    struct statvfs fs;
+    if (b->room_ms == b->now_ms)
+        return;
+    b->room_ms = b->now_ms;
+    b->room_bytes = UINT64_MAX;
+    if (b->options.keep_free_bytes == 0 || statvfs(b->options.state, &fs) < 0)
+        return;
+    const uint64_t all = fs.f_blocks / KEEP_AT_MOST * fs.f_frsize;
+    const uint64_t keep = b->options.keep_free_bytes < all ? b->options.keep_free_bytes : all;
+    const uint64_t free = (uint64_t)fs.f_bavail * fs.f_frsize;
+    b->room_bytes = free > keep ? free - keep : 0;
+}
+
+/* A body is written twice: to the log, and from there to the database. */
+static int check_disk(struct caloris_broker *b, size_t body_bytes, struct caloris_err *err)
+{
+    char text[CALORIS_SIZE_TEXT];
+    const uint64_t needed = 2 * (uint64_t)body_bytes;
+    ask_room(b);
+    if (b->room_bytes < needed)
+        return caloris_err_set(err, CALORIS_AGAIN,
+                               "the queue's disk is full, but for what --keep-free leaves to "
+                               "results; there is room for %s",
+                               caloris_size_text(b->room_bytes, text));
+    b->room_bytes -= b->room_bytes == UINT64_MAX ? 0 : needed;
+    return 0;
+}
+
 static uint64_t deadline(int64_t deadline_ms, uint64_t now_ms)
 {
     return deadline_ms < 0 ? now_ms + (uint64_t)-deadline_ms : (uint64_t)deadline_ms;
@@ -207,10 +242,11 @@ static int store_submission(struct caloris_broker *b, struct client *client, con
         goto out;
     promise.again = known == 1;
     if (!promise.again) {
-        promise.lane = check_limits(b, user, job, promise.watch, err) < 0
-                           ? NULL
-                           : lane_need(b, user, job->model ? job->model : "", job->params.priority,
-                                       false, err);
+        promise.lane =
+            check_limits(b, user, job, promise.watch, err) < 0 || check_disk(b, body.size, err) < 0
+                ? NULL
+                : lane_need(b, user, job->model ? job->model : "", job->params.priority, false,
+                            err);
         if (!promise.lane || caloris_store_add(b->store, &submission, &promise.job, err) < 0)
             goto out;
     }

@@ -153,8 +153,9 @@ struct caloris_broker {
     size_t n_groups;
     struct caloris_store_counts counts; /* on disk; queued: the leased ones too */
     uint64_t n_leased, n_waiting;
-    uint64_t next_deadline_ms; /* since 1970; no queued job expires earlier */
-    uint64_t forget_ms;        /* when to look for results that were kept long enough */
+    uint64_t next_deadline_ms;    /* since 1970; no queued job expires earlier */
+    uint64_t room_ms, room_bytes; /* that submissions may take, as of the turn of then */
+    uint64_t forget_ms;           /* when to look for results that were kept long enough */
     uint64_t turn;
     uint64_t lease_counter;
     uint64_t now_ms; /* of the turn; a clock that never jumps */
