@@ -270,11 +270,12 @@ static void authorized_files(void **state)
     assert_int_equal(who.rights, RIGHT_SUBMIT | RIGHT_READ_OWN);
     assert_int_equal(who.max_queued, 0);
     assert_int_equal(who.share, 1);
+    assert_int_equal(who.max_priority, 100);
     assert_string_equal(who.key, MANUAL_PUBLIC);
 
     snprintf(text, sizeof(text),
              "user = \"bob\"\nrights = \"serve, admin read-all\"\nlimits\n    max_queued = 7\n"
-             "    max_running = 2\n    share = 10\n%s",
+             "    max_running = 2\n    share = 10\n    max_priority = -5\n%s",
              key);
     assert_int_equal(authorized_read("d/alice", text, strlen(text), &who, &err), 0);
     assert_string_equal(who.user, "bob");
@@ -282,6 +283,7 @@ static void authorized_files(void **state)
     assert_int_equal(who.max_queued, 7);
     assert_int_equal(who.max_running, 2);
     assert_int_equal(who.share, 10);
+    assert_int_equal(who.max_priority, -5);
     char words[AUTHORIZED_RIGHTS_TEXT];
     assert_string_equal(authorized_rights(who.rights, words), "read-all serve admin");
     assert_string_equal(authorized_rights(RIGHTS_ALL, words),
@@ -305,6 +307,8 @@ static void authorized_files(void **state)
         {"limits\n    max_queued = -1", "d/alice:2: limits/max_queued"},
         {"limits\n    max_queued = 99999999999999999999", "d/alice:2: limits/max_queued"},
         {"limits\n    max_running = 5x", "d/alice:2: limits/max_running"},
+        {"limits\n    max_priority = 101", "max_priority: \"101\" is no whole number from -100 to"},
+        {"limits\n    max_priority = ", "d/alice:2: "},
         {"limit\n    share = 1", "d/alice:1: unknown name limit"},
         {"admin = yes", "d/alice:1: unknown name admin"},
     };

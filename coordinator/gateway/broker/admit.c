@@ -29,7 +29,8 @@ static int load(const struct caloris_broker *b, struct authorized *set, struct c
 
 int admit_open(struct caloris_broker *b, struct caloris_err *err)
 {
-    b->local = (struct caloris_identity){.rights = RIGHTS_ALL, .share = 1};
+    b->local = (struct caloris_identity){
+        .rights = RIGHTS_ALL, .max_priority = AUTHORIZED_MAX_PRIORITY, .share = 1};
     snprintf(b->local.user, sizeof(b->local.user), "%s", b->options.user);
     if (!b->options.server)
         return 0;
@@ -122,7 +123,7 @@ static bool same(const struct caloris_identity *a, const struct caloris_identity
 static bool same_limits(const struct caloris_identity *a, const struct caloris_identity *b)
 {
     return a->max_queued == b->max_queued && a->max_running == b->max_running &&
-           a->share == b->share;
+           a->share == b->share && a->max_priority == b->max_priority;
 }
 
 /* The entry of set for the same key; public keys, read from files, are no secret here. */

@@ -105,6 +105,21 @@ static int take_share(const char *value, void *to, struct caloris_err *err)
     return 0;
 }
 
+static int take_priority(const char *value, void *to, struct caloris_err *err)
+{
+    struct caloris_identity *who = to;
+    char *end;
+    errno = 0;
+    const long most = strtol(value, &end, 10);
+    if (end == value || *end || errno || most < -AUTHORIZED_MAX_PRIORITY ||
+        most > AUTHORIZED_MAX_PRIORITY)
+        return caloris_err_set(err, CALORIS_BAD_CONFIG,
+                               "\"%.80s\" is no whole number from %d to %d", value,
+                               -AUTHORIZED_MAX_PRIORITY, AUTHORIZED_MAX_PRIORITY);
+    who->max_priority = (int32_t)most;
+    return 0;
+}
+
 static int take_key(const char *value, void *to, struct caloris_err *err)
 {
     struct caloris_identity *who = to;
@@ -126,6 +141,7 @@ static const struct caloris_zpl_key names[] = {
     {"limits/max_queued", false, take_queued},
     {"limits/max_running", false, take_running},
     {"limits/share", false, take_share},
+    {"limits/max_priority", false, take_priority},
     {"curve/public-key", true, take_key},
     {"curve/secret-key", false, take_secret},
 };
@@ -134,7 +150,7 @@ int authorized_read(const char *file, const char *text, size_t n, struct caloris
                     struct caloris_err *err)
 {
     const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
-    *who = (struct caloris_identity){.share = 1};
+    *who = (struct caloris_identity){.max_priority = AUTHORIZED_MAX_PRIORITY, .share = 1};
     snprintf(who->file, sizeof(who->file), "%.*s", AUTHORIZED_MAX_USER, name);
     if (caloris_zpl_read(file, text, n, names, sizeof(names) / sizeof(names[0]), who, err) < 0)
         return -1;

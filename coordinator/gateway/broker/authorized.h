@@ -7,6 +7,7 @@
  *       max_queued = 10000
  *       max_running = 64
  *       share = 2               # of the machine, beside other users' 1
+ *       max_priority = 0        # of the jobs that this key submits
  *   curve
  *       public-key = "…"
  *
@@ -28,6 +29,7 @@ enum {
     AUTHORIZED_MAX_USER = 64, /* bytes of a user's name, of a file's */
     AUTHORIZED_MAX_KEYS = 10000,
     AUTHORIZED_MAX_SHARE = 1000,
+    AUTHORIZED_MAX_PRIORITY = 100, /* as JOBS.md has it; the lowest is as far below 0 */
     AUTHORIZED_RIGHTS_TEXT = 64,
 };
 
@@ -46,6 +48,7 @@ struct caloris_identity {
     char user[AUTHORIZED_MAX_USER + 1];
     unsigned rights;                  /* enum right */
     uint64_t max_queued, max_running; /* jobs of the user; 0: as the gateway has it */
+    int32_t max_priority;             /* of a job that this key submits */
     uint32_t share;                   /* 1 … AUTHORIZED_MAX_SHARE */
     char key[CALORIS_KEY_TEXT + 1];   /* "": none, a local user */
     char file[AUTHORIZED_MAX_USER + 1];

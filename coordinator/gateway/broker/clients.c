@@ -272,6 +272,10 @@ static int take_submit(struct caloris_broker *b, struct client *client, const re
                                submit->job_json.len, CALORIS_JOB_MAX_BYTES);
     int rc =
         caloris_job_parse((const char *)submit->job_json.data, submit->job_json.len, &job, err);
+    if (rc == 0 && job.params.priority > client->who->max_priority)
+        rc = caloris_err_set(err, CALORIS_BAD_REQUEST,
+                             "priority: %" PRId64 "; with your key it is %d at most",
+                             job.params.priority, client->who->max_priority);
     if (rc == 0)
         rc = store_submission(b, client, message, &job, err);
     caloris_job_free(&job);
