@@ -1,6 +1,7 @@
 /* A gateway at TCP among peers that mean no good: frames that are none, by peers whose key was let
- * in, and connections of everybody else that lie, stop in the middle, or say nothing. Somebody
- * honest is served all the while, and the gateway's memory stays what it is. */
+ * in, and connections of everybody else that lie, stop in the middle, or say nothing; then what is
+ * legal, as large and as much of it as can be. Somebody honest is served all the while, and the
+ * gateway's memory stays what it is. */
 #include "tests/e2e/gateway_support.h"
 
 #include "base/err.h"
@@ -25,6 +26,7 @@
 
 #include <cmocka.h>
 
+#include "proto/jobs.h"
 #include "proto/wire.h"
 
 enum {
@@ -36,11 +38,21 @@ enum {
     MAX_FRAME = 4096, /* bytes of a mutated one */
     MAX_FRAMES = 32,  /* kinds */
     SEED = 20261124,
+    STRANGERS = 16, /* connections that send one large frame */
+    LARGE = 15 << 20,
+    SHOWN = 300, /* times that a large job is asked for */
 #if defined(__SANITIZE_ADDRESS__)
+    BLOATED = 8,       /* jobs of CALORIS_JOB_MAX_BYTES, at once */
     MEMORY_MIB = 1024, /* what is freed is kept back for a while */
 #else
+    BLOATED = 64,
     MEMORY_MIB = 128,
 #endif
+    /* Jobs that wait for the gateway, answers that wait for a client (64), what each stranger sends:
+     * beside it all at most this. */
+    JOBS_MIB = MEMORY_MIB + 32,
+    UNREAD_MIB = JOBS_MIB + 64,
+    STRANGERS_MIB = UNREAD_MIB + STRANGERS * 16,
 };
 
 static struct gateway gateway;
@@ -101,6 +113,7 @@ static void be_honest(void **state)
     printf("somebody honest: %llu jobs, the slowest %.0f ms\n", (unsigned long long)rounds,
            (double)slowest_ns * 1e-6);
     assert_true(rounds >= 3);
+    assert_true(slowest_ns < PATIENCE_MS * 1000000ull);
 }
 
 static pid_t honest;
@@ -506,15 +519,116 @@ static void all_of_them_are_closed(void **state)
         }
         close(raw[i]);
     }
+    n_raw = 0;
+}
+
+static void memory_stays(const char *after, unsigned most_mib)
+{
+    const unsigned now = gateway_memory_mib(&gateway, "VmRSS:");
+    const unsigned peak = gateway_memory_mib(&gateway, "VmHWM:");
+    printf("%s: the gateway has %u MiB, so far at most %u MiB\n", after, now, peak);
+    assert_in_range(peak, 1, most_mib);
 }
 
 static void memory_is_bounded(void **state)
 {
     (void)state;
-    unsigned now = gateway_memory_mib(&gateway, "VmRSS:"),
-             peak = gateway_memory_mib(&gateway, "VmHWM:");
-    printf("the gateway's memory: %u MiB, at most %u MiB\n", now, peak);
-    assert_in_range(peak, 1, MEMORY_MIB);
+    memory_stays("all of that", MEMORY_MIB);
+}
+
+/* ---- as much as is legal --------------------------------------------------------------------- */
+
+/* Jobs of the largest size that would take 80 times their size, all on their way at once. */
+static void bloated_jobs(void **state)
+{
+    (void)state;
+    static uint8_t json[CALORIS_JOB_MAX_BYTES], frame[CALORIS_JOB_MAX_BYTES + 256];
+    const int patience = PATIENCE_MS;
+    Caloris__Wire__Submit submit = CALORIS__WIRE__SUBMIT__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    memcpy(json, "{\"ids\":[", 8);
+    for (size_t i = 8; i + 3 <= sizeof(json); i += 3)
+        memcpy(json + i, "{},", 3);
+    submit.key = (ProtobufCBinaryData){7, json};
+    submit.job_json = (ProtobufCBinaryData){sizeof(json), json};
+    message.request = 1ull << 41;
+    message.body_case = REQUEST(SUBMIT);
+    message.submit = &submit;
+    const size_t n = protobuf_c_message_pack(&message.base, frame);
+    void *client = client_dial(&gateway);
+    zmq_setsockopt(client, ZMQ_SNDTIMEO, &patience, sizeof(patience));
+    for (int i = 0; i < BLOATED; i++)
+        send_bytes(client, frame, n, 0);
+    for (int i = 0; i < BLOATED; i++) {
+        from_gateway *answer = client_answer(client);
+        assert_int_equal(answer->request, message.request);
+        assert_int_equal(answer->body_case, ANSWER(FAILURE));
+        assert_string_equal(answer->failure->code, "bad_request");
+        answer_free(answer);
+    }
+    hang_up(client);
+    memory_stays("bloated jobs", JOBS_MIB);
+}
+
+/* Large answers that nobody reads. */
+static void unread_answers(void **state)
+{
+    (void)state;
+    static const char head[] = "{\"model\":\"none\",\"prompt\":\"";
+    char *json = malloc(CALORIS_JOB_MAX_BYTES);
+    assert_non_null(json);
+    memset(json, 'x', CALORIS_JOB_MAX_BYTES);
+    memcpy(json, head, sizeof(head) - 1);
+    memcpy(json + CALORIS_JOB_MAX_BYTES - 512, "\"}", 3);
+    void *client = client_dial_narrow(&gateway);
+    Caloris__Wire__JobRef reference = CALORIS__WIRE__JOB_REF__INIT;
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    reference.job = client_submit(client, "large", json, NULL);
+    free(json);
+    message.body_case = REQUEST(SHOW);
+    message.show = &reference;
+    for (int i = 0; i < SHOWN; i++) {
+        message.request = (1ull << 42) + (unsigned)i;
+        send_message(client, &message);
+    }
+    int shown = 0, refused = 0;
+    while (shown + refused < SHOWN / 2) { /* what found no room has no answer */
+        caloris_time_sleep_ms(10);        /* somebody slow */
+        from_gateway *answer = client_answer(client);
+        shown += answer->body_case == ANSWER(STATUS);
+        refused += answer->body_case == ANSWER(FAILURE);
+        answer_free(answer);
+    }
+    await_client(client, 1u << 30); /* and is served as before */
+    printf("%d large answers, %d were refused\n", shown, refused);
+    assert_in_range(shown, 8, SHOWN / 4);
+    hang_up(client);
+    memory_stays("large answers", UNREAD_MIB);
+}
+
+/* Frames are held before it is known whose they are: as long as a handshake may take. */
+static void strangers_with_large_frames(void **state)
+{
+    (void)state;
+    static const uint8_t zeros[1 << 16], head[9] = {6, 0, 0, 0, 0, 0, LARGE >> 16};
+    size_t sent[STRANGERS] = {0}, left = STRANGERS;
+    const uint64_t end_ns = caloris_time_ns() + PATIENCE_MS * 1000000ull;
+    for (size_t i = 0; i < STRANGERS; i++) {
+        int fd = connect_raw(i % 2 ? gateway.groups : gateway.clients);
+        assert_int_equal(send(fd, greeting, sizeof(greeting), MSG_NOSIGNAL), sizeof(greeting));
+        assert_int_equal(send(fd, head, sizeof(head), MSG_NOSIGNAL), sizeof(head));
+    }
+    while (left > 0 && caloris_time_ns() < end_ns) {
+        left = 0;
+        for (size_t i = 0; i < STRANGERS; i++) {
+            const size_t rest = LARGE - 1 - sent[i]; /* never the last byte */
+            const size_t n = rest < sizeof(zeros) ? rest : sizeof(zeros);
+            const ssize_t got = send(raw[i], zeros, n, MSG_NOSIGNAL);
+            sent[i] += got > 0 ? (size_t)got : 0;
+            left += sent[i] < LARGE - 1 && (got > 0 || errno == EAGAIN);
+        }
+    }
+    memory_stays("large frames of strangers", STRANGERS_MIB);
 }
 
 int main(int argc, char **argv)
@@ -526,9 +640,16 @@ int main(int argc, char **argv)
         return cmocka_run_group_tests_name("somebody honest", honesty, NULL, NULL);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(mutated_frames),         cmocka_unit_test(wrong_versions_and_sizes),
-        cmocka_unit_test(connections_that_lie),   cmocka_unit_test(connections_that_say_nothing),
-        cmocka_unit_test(all_of_them_are_closed), cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(mutated_frames),
+        cmocka_unit_test(wrong_versions_and_sizes),
+        cmocka_unit_test(connections_that_lie),
+        cmocka_unit_test(connections_that_say_nothing),
+        cmocka_unit_test(all_of_them_are_closed),
+        cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(bloated_jobs),
+        cmocka_unit_test(unread_answers),
+        cmocka_unit_test(strangers_with_large_frames),
+        cmocka_unit_test(all_of_them_are_closed),
     };
     return cmocka_run_group_tests_name("hostile peers", tests, setup, teardown);
 }
