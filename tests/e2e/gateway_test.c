@@ -21,6 +21,11 @@
 #include "proto/wire.h"
 
 enum {
+#if defined(__SANITIZE_THREAD__)
+    BLOATED = 3 << 20, /* bytes; every word that libzmq hands over is a race to be suppressed */
+#else
+    BLOATED = CALORIS_JOB_MAX_BYTES,
+#endif
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     MEMORY_MIB = 1024, /* what is freed is kept back for a while */
 #else
@@ -204,7 +209,7 @@ static void bloated_jobs_cost_nothing(void **state)
         const char *entry, *words;
     } bloated[] = {{"{},", "more than"}, {"[],", "more than"}, {"1,", "more than"}, {"[", "deep"}};
     void *client = client_dial(&gateway);
-    char *json = malloc(CALORIS_JOB_MAX_BYTES);
+    char *json = malloc(BLOATED);
     Caloris__Wire__Submit submit = CALORIS__WIRE__SUBMIT__INIT;
     request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
     assert_non_null(json);
@@ -214,14 +219,14 @@ static void bloated_jobs_cost_nothing(void **state)
     for (size_t i = 0; i < sizeof(bloated) / sizeof(*bloated); i++) {
         const size_t step = strlen(bloated[i].entry);
         size_t n = (size_t)sprintf(json, "{\"ids\":[");
-        for (; n + step <= (i == 3 ? 1000u : CALORIS_JOB_MAX_BYTES); n += step)
+        for (; n + step <= (i == 3 ? 1000u : BLOATED); n += step)
             memcpy(json + n, bloated[i].entry, step);
         submit.job_json = (ProtobufCBinaryData){n, (uint8_t *)json};
         client_expect_failure(client, &message, "bad_request", bloated[i].words);
     }
     free(json);
     const unsigned peak = gateway_memory_mib(&gateway, "VmHWM:");
-    printf("8 MiB of nothing, refused: the gateway had %u MiB at most\n", peak);
+    printf("%d MiB of nothing, refused: the gateway had %u MiB at most\n", BLOATED >> 20, peak);
     assert_in_range(peak, 1, MEMORY_MIB);
     hang_up(client);
 }
