@@ -381,6 +381,50 @@ static void one_gateway_per_directory(void **state)
     caloris_store_close(open_store());
 }
 
+/* In place of the queue. */
+static void go_back_to(const char *copy)
+{
+    static const char *const old[] = {"queue.db", "queue.db-wal", "queue.db-shm"};
+    char path[96];
+    for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, old[i]);
+        unlink(path);
+    }
+    snprintf(path, sizeof(path), "%s/queue.db", dir);
+    assert_int_equal(rename(copy, path), 0);
+}
+
+static void a_copy_gives_no_number_again(void **state)
+{
+    (void)state;
+    char copy[96];
+    struct caloris_err err = {0};
+    snprintf(copy, sizeof(copy), "%s/copy.db", dir);
+    for (int jobs = 0; jobs < 2; jobs++) {
+        struct caloris_store *store = open_store();
+        const uint64_t epoch = caloris_store_epoch(store);
+        uint64_t before = jobs > 0 ? add(store, "a", "{\"ids\": [1]}") : 0;
+        commit(store);
+        if (caloris_store_backup(dir, copy, &err) < 0)
+            fail_msg("%s", err.text);
+        uint64_t since = add(store, "b", "{\"ids\": [2]}");
+        commit(store);
+        caloris_store_close(store);
+
+        go_back_to(copy);
+        store = open_store();
+        expect_counts(store, (uint64_t)jobs, 0);
+        assert_true(add(store, "c", "{\"ids\": [3]}") >= since + 999999);
+        assert_true(since > before);
+        /* What a group has from before: no lease of it is one of this queue. */
+        assert_true(caloris_store_first_epoch(store) > epoch);
+        caloris_store_close(store);
+        store = open_store();
+        assert_true(caloris_store_first_epoch(store) < caloris_store_epoch(store));
+        caloris_store_close(store);
+    }
+}
+
 /* Writes something over the database. */
 static void scribble(const char *name, long at, const char *bytes, size_t n)
 {
@@ -546,6 +590,7 @@ int main(void)
         CASE(queued_jobs_are_found_in_order),
         CASE(progress_lasts_as_long_as_its_job),
         CASE(one_gateway_per_directory),
+        CASE(a_copy_gives_no_number_again),
         CASE(bad_places_are_refused),
         CASE(a_full_disk_loses_nothing),
     };

@@ -53,6 +53,21 @@ static void close_beside(struct caloris_store *store)
 
 /* ---- backup ---- */
 
+/* Whoever goes back to a copy forgets jobs whose numbers are known to submitters and to groups that
+ * still hold them. So a copy's next number is far beyond any that was given since, and it is a
+ * queue that has not begun to live: no lease of before counts (caloris_store_first_epoch). */
+static int set_apart(struct caloris_store *copy, struct caloris_err *err)
+{
+    return store_execute(copy,
+                         "BEGIN;"
+                         "INSERT INTO sqlite_sequence (name, seq) SELECT 'jobs', 0"
+                         "  WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'jobs');"
+                         "UPDATE sqlite_sequence SET seq = seq + 1000000 WHERE name = 'jobs';"
+                         "UPDATE life SET first_epoch = 0;"
+                         "COMMIT",
+                         err);
+}
+
 static int copy(struct caloris_store *from, struct caloris_store *to, struct caloris_err *err)
 {
     sqlite3_backup *backup = sqlite3_backup_init(to->db, "main", from->db, "main");
@@ -63,7 +78,9 @@ static int copy(struct caloris_store *from, struct caloris_store *to, struct cal
     sqlite3_backup_finish(backup);
     if (rc != SQLITE_DONE)
         return store_failed(to, "copying", err);
-    return store_execute(to, "PRAGMA journal_mode = DELETE", err); /* one file, and no other */
+    if (store_execute(to, "PRAGMA journal_mode = DELETE", err) < 0) /* one file, and no other */
+        return -1;
+    return set_apart(to, err);
 }
 
 static int sync_file(const char *path, struct caloris_err *err)
