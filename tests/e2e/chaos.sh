@@ -206,7 +206,7 @@ for host in n1 n2 n3; do
     # shellcheck disable=SC2016 # the host's own
     left=$(hosts_run $host sh -c 'ls -A "$TMPDIR"' | grep .) && fail "left in the temporary directory of $host: $left"
 done
-left=$(hosts_run n1 ls -A "$STATE" | grep -vxE 'queue\.db|lock|(server|token)\.key(\.pub)?') && fail "left in the state directory: $left"
+left=$(hosts_run n1 ls -A "$STATE" | grep -vxE 'queue\.db|lock|reserve|(server|token)\.key(\.pub)?') && fail "left in the state directory: $left"
 
 echo "seed ${2:-1}: $jobs jobs in $((SECONDS - begun)) s, each with one result, the recorded ids"
 printf 'things went wrong for %s s; killed, cut or filled:' "$CHAOS_SECONDS"

@@ -83,7 +83,34 @@ mount -t tmpfs -o size=32m,mode=700 tmpfs "$dir" 2>/dev/null || {
 trap 'stop KILL 2>/dev/null; umount -l "$dir"; _lib_cleanup' EXIT
 start "$dir"
 head -c 300000 /dev/zero | tr '\0' 'x' >"$WORK/prompt"
-accepted=0
+
+# Somebody else fills it; the gateway starts where nothing is free. What was there can be read, nothing
+# is taken.
+fill() { dd if=/dev/zero of="$dir/other" bs=4k oflag=append conv=notrunc 2>/dev/null; }
+start_full()
+{
+    start "$dir"
+    [ "$(queued)" = 3 ] || fail "$(queued) of 3 jobs are left on the full disk"
+    caloris show 1 >/dev/null || fail "no show on the full disk"
+    caloris submit - <"$WORK/prompt" >/dev/null 2>"$WORK/full.log"
+    [ $? = 75 ] || fail "a job is taken on the full disk"
+}
+for i in 1 2 3; do
+    caloris submit - <"$WORK/prompt" >/dev/null || fail "submit"
+done
+fill
+for i in 1 2 3; do
+    stop KILL
+    start_full # behind the end of the log
+    fill
+done
+rm "$dir/other"
+stop # the log is gone, and its index
+fill
+start_full
+rm "$dir/other"
+
+accepted=3
 for ((i = 0; i < 150; i++)); do
     caloris submit - <"$WORK/prompt" >/dev/null 2>"$WORK/full.log"
     code=$?
@@ -92,7 +119,7 @@ for ((i = 0; i < 150; i++)); do
 done
 [ "$code" = 75 ] || fail "a full disk: exit code $code"
 grep -q "full.*try again in" "$WORK/full.log" || fail "it is not said that the disk is full"
-[ "$accepted" -gt 0 ] || fail "nothing fits"
+[ "$accepted" -gt 3 ] || fail "nothing fits"
 [ "$(queued)" = "$accepted" ] || fail "$(queued) of $accepted jobs are left"
 # What was accepted finds room for what becomes of it: submissions leave a part of the disk free.
 caloris cancel 1 || fail "no room for the end of a job that was accepted"
@@ -121,6 +148,7 @@ mount -o remount,size=64m "$dir" || fail "remount"
 start "$dir"
 [ "$(queued)" = "$accepted" ] || fail "$(queued) of $accepted jobs are left after a restart"
 caloris submit - <"$WORK/prompt" >/dev/null || fail "the disk has room again"
+[ "$(stat -c %s "$dir/reserve")" = 262144 ] || fail "nothing is held for the next start"
 stop
 caloris admin check --state "$dir" >/dev/null || fail "the queue is damaged"
 echo "$accepted jobs outlived the full disk"

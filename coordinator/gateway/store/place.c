@@ -66,13 +66,14 @@ int store_place_lock(const char *dir, struct caloris_err *err)
         }
         ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
         text[n > 0 ? n : 0] = '\0';
-        text[strcspn(text, "\n")] = '\0';
+        text[strcspn(text, " \n")] = '\0';
         caloris_err_set(err, CALORIS_BAD_CONFIG, "%s belongs to another gateway, process %s", dir,
                         text[0] ? text : "unknown");
         goto fail;
     }
-    int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {
+    /* Over what is there: a full disk has no room for more. It is only said to whoever is refused. */
+    int n = snprintf(text, sizeof(text), "%-20ld\n", (long)getpid());
+    if (pwrite(fd, text, (size_t)n, 0) != n && errno != ENOSPC && errno != EDQUOT) {
         caloris_err_sys(err, "writing %s", path);
         goto fail;
     }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "coordinator/gateway/store/owner.h"
+#include "coordinator/gateway/store/reserve.h"
 #include "coordinator/gateway/store/store.h"
 
 /* Every statement is prepared once, at open. */
@@ -52,8 +53,9 @@ struct caloris_store {
     sqlite3_stmt *statement[STORE_STATEMENTS];
     int lock;                 /* file descriptor */
     struct store_owner owner; /* on a network file system; else nobody */
-    bool writing;             /* a transaction is open */
-    bool broken;              /* a write of it failed halfway: it can only be undone */
+    struct store_reserve reserve;
+    bool writing; /* a transaction is open */
+    bool broken;  /* a write of it failed halfway: it can only be undone */
     uint64_t epoch, first_epoch;
 };
 

@@ -35,8 +35,10 @@ struct caloris_store *caloris_store_open(const char *dir,
     }
     store->lock = store_place_lock(dir, err);
     if (store->lock < 0 || (options->network_fs && store_owner_take(&store->owner, dir, err) < 0) ||
+        store_reserve_use(&store->reserve, dir, err) < 0 ||
         store_schema_open(store, options, err) < 0 || store_place_sync(dir, err) < 0)
         goto fail;
+    store_reserve_make(&store->reserve);
     return store;
 fail:
     caloris_store_close(store);
@@ -146,6 +148,8 @@ int caloris_store_commit(struct caloris_store *store, struct caloris_err *err)
                  ? refused(store, err)
                  : run(store, STORE_COMMIT, "committing", err);
     store->writing = store->broken = false;
+    if (rc == 0)
+        store_reserve_mend(&store->reserve);
     if (rc < 0 && !sqlite3_get_autocommit(store->db))
         run(store, STORE_ROLLBACK, "rolling back", NULL);
     return rc;
