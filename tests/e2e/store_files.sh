@@ -4,13 +4,14 @@
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
 
+without=()
 # start DIR OPTION…: a gateway there; CALORIS_ENDPOINT names it.
 start()
 {
     local dir=$1
     shift
     : >"$WORK/ready"
-    caloris-gateway --config /dev/null --state "$dir" --clients "ipc://$dir/c" "$@" \
+    "${without[@]}" caloris-gateway --config /dev/null --state "$dir" --clients "ipc://$dir/c" "$@" \
         >"$WORK/ready" 2>>"$WORK/gateway.log" &
     gateway=$!
     await 30 grep -q ready "$WORK/ready" || fail "no gateway"
@@ -62,8 +63,33 @@ read -r host pid _ <"$dir/owner"
 [ "$host $pid" = "$(hostname) $gateway" ] || fail "owner says $host $pid"
 caloris admin check --state "$dir" 2>"$WORK/check.log" && fail "two at one database"
 grep -q "state-on-network-fs" "$WORK/check.log" || fail "check does not say who has it"
+: >"$WORK/ready"
+limited 20 caloris-gateway --config /dev/null --state "$dir" --state-on-network-fs 2>"$WORK/second.log" &&
+    fail "two gateways have the directory"
+grep -q "belongs to another gateway, process $gateway on host" "$WORK/second.log" || fail "not who has it"
 stop KILL
+caloris admin check --state "$dir" >/dev/null || fail "check after a crash"
 start "$dir" --state-on-network-fs # this host knows that the other is dead
+[ "$(queued)" = 1 ] || fail "the job is lost"
+# The same host name, the same process number, and another machine or container, which is alive.
+stop KILL
+elsewhere()
+{
+    echo "$(hostname) $gateway 7 $1 12345678-9abc-def0-1234-56789abcdef0 4026531836" >"$WORK/owner"
+    mv "$WORK/owner" "$dir/owner"
+}
+beats=0
+elsewhere $beats
+while sleep 1; do
+    elsewhere $((beats += 1))
+done &
+beating=$!
+limited 20 caloris-gateway --config /dev/null --state "$dir" --state-on-network-fs 2>"$WORK/second.log" &&
+    fail "a directory that is alive was taken"
+kill "$beating"
+grep -q "belongs to another gateway" "$WORK/second.log" || fail "not who has it"
+rm "$dir/owner"
+start "$dir" --state-on-network-fs
 [ "$(queued)" = 1 ] || fail "the job is lost"
 echo "elsewhere 7 12345 1" >"$dir/owner" # another host took it for dead
 await 20 grep -q "process 7 on host elsewhere has taken the directory over" "$WORK/gateway.log" ||
@@ -71,6 +97,19 @@ await 20 grep -q "process 7 on host elsewhere has taken the directory over" "$WO
 wait "$gateway"
 [ -e "$dir/owner" ] || fail "the other's file is gone"
 rm "$dir/owner"
+
+# One that has no locks at all: neither ours nor the database's are needed.
+if command -v strace >/dev/null && strace -D -o /dev/null true 2>/dev/null; then
+    without=(strace -D -f -o "$WORK/locks" -e "trace=flock,fcntl" -e inject=flock:error=ENOLCK)
+    start "$WORK/lockless" --state-on-network-fs
+    without=()
+    [ "$(caloris submit "x")" = 1 ] || fail "submit without locks"
+    grep -q "lock: no lock (No locks available)" "$WORK/gateway.log" || fail "no word about the lock"
+    stop
+    grep SETLK "$WORK/locks" && fail "the database locks"
+else
+    echo "no strace: a file system without locks is left out" >&2
+fi
 
 # ---- a full disk
 
@@ -84,9 +123,22 @@ trap 'stop KILL 2>/dev/null; umount -l "$dir"; _lib_cleanup' EXIT
 start "$dir"
 head -c 300000 /dev/zero | tr '\0' 'x' >"$WORK/prompt"
 
+# As if on a network file system: what names the owner is written on a full disk, too.
+start_net() { start "$dir" --state-on-network-fs; }
+fill() { dd if=/dev/zero of="$dir/other" bs=4k oflag=append conv=notrunc 2>/dev/null; }
+stop
+start_net
+told() { read -r _ _ _ count _ <"$dir/owner" && [ "$count" -gt 2 ]; }
+fill
+await 20 told || fail "it does not say that it is alive on a full disk: $(cat "$dir/owner")"
+stop KILL
+start_net
+rm "$dir/other"
+stop
+start "$dir"
+
 # Somebody else fills it; the gateway starts where nothing is free. What was there can be read, nothing
 # is taken.
-fill() { dd if=/dev/zero of="$dir/other" bs=4k oflag=append conv=notrunc 2>/dev/null; }
 start_full()
 {
     start "$dir"

@@ -30,17 +30,12 @@ static int open_beside(struct caloris_store *store, const char *dir, struct calo
         return caloris_err_sys(err, "%s", dir);
     if (access(path, F_OK) < 0)
         return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: there is no queue", dir);
-    if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
-        SQLITE_OK)
-        return store_failed(store, "opening", err);
-    sqlite3_busy_timeout(store->db, STORE_BUSY_MS);
-    if (store_version(store, &version, err) < 0) {
-        if (err && err->code == CALORIS_AGAIN)
-            caloris_err_prefix(err, "a gateway has it for itself (--state-on-network-fs); stop it "
-                                    "first");
-        return -1;
-    }
-    return 0;
+    int owner = store_owner_absent(dir, err);
+    if (owner < 0)
+        return caloris_err_prefix(err, "a gateway has it for itself (--state-on-network-fs); stop "
+                                       "it first");
+    store->network_fs = owner == 1 || store_place_is_network(dir);
+    return store_file_open(store, err) < 0 || store_version(store, &version, err) < 0 ? -1 : 0;
 }
 
 static void close_beside(struct caloris_store *store)
@@ -209,7 +204,7 @@ int caloris_store_compact(const char *dir, uint64_t *before, uint64_t *after,
     int rc = -1;
     if (open_beside(&store, dir, err) < 0)
         goto out;
-    store.lock = store_place_lock(dir, err);
+    store.lock = store_place_lock(dir, store.network_fs, err);
     if (store.lock < 0) {
         caloris_err_prefix(err, "stop it first");
         goto out;

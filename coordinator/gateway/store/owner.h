@@ -1,7 +1,7 @@
 /* coordinator/gateway/store/owner.h (inside store): whose a directory on a network file system is.
  *
- * Locks of such a file system are not to be trusted. DIR/owner names host, process and a number
- * drawn at start, and a count that grows every few seconds. Whoever finds the file waits until the
+ * Locks of such a file system are not to be trusted. DIR/owner names host, process, a number drawn
+ * at start, a count that grows every few seconds, and where the process number means something. Whoever finds the file waits until the
  * count has stood still for long enough, then takes the directory over; whoever finds another's
  * number in it has lost the directory and must end.
  */
@@ -18,6 +18,7 @@ struct store_owner {
     uint64_t instance; /* drawn at start; 0: this is nobody */
     uint64_t count;
     uint64_t told_ms; /* when the count last grew: a clock that never jumps */
+    uint64_t tried_ms;
 };
 
 enum {
@@ -28,8 +29,12 @@ enum {
 /* BAD_CONFIG names host and process when somebody lives in dir. */
 int store_owner_take(struct store_owner *owner, const char *dir, struct caloris_err *err);
 
-/* Call often. REFUSED: somebody else has the directory. */
+/* Call often. REFUSED: somebody else has the directory. A count that cannot be written is an error
+ * only when others may soon take this gateway for gone. */
 int store_owner_keep(struct store_owner *owner, struct caloris_err *err);
+
+/* 0: dir has no owner; 1: it had one that is gone; BAD_CONFIG names one that lives. */
+int store_owner_absent(const char *dir, struct caloris_err *err);
 
 void store_owner_leave(struct store_owner *owner);
 

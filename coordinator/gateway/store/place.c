@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +52,20 @@ int store_place_prepare(const char *dir, bool network, struct caloris_err *err)
     return 0;
 }
 
-int store_place_lock(const char *dir, struct caloris_err *err)
+bool store_place_is_network(const char *dir)
+{
+    struct statfs fs;
+    return statfs(dir, &fs) == 0 && store_network_fs((unsigned long)fs.f_type & 0xFFFFFFFFul);
+}
+
+static bool has_owner(const char *dir)
+{
+    char path[PATH_MAX];
+    return caloris_file_join(path, sizeof(path), dir, "owner", NULL) == 0 &&
+           access(path, F_OK) == 0;
+}
+
+int store_place_lock(const char *dir, bool network, struct caloris_err *err)
 {
     char path[PATH_MAX], text[32];
     if (caloris_file_join(path, sizeof(path), dir, "lock", err) < 0)
@@ -59,7 +73,12 @@ int store_place_lock(const char *dir, struct caloris_err *err)
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return caloris_err_sys(err, "%s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    const bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    /* Somebody has it and says so nowhere else: a gateway without the option, or compact. */
+    if (!locked && network && (errno != EWOULDBLOCK || has_owner(dir))) {
+        caloris_log(CALORIS_LOG_WARN, "%s: no lock (%s); the file owner says whose it is", path,
+                    strerror(errno));
+    } else if (!locked) {
         if (errno != EWOULDBLOCK) {
             caloris_err_sys(err, "locking %s", path);
             goto fail;

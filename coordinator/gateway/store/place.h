@@ -16,8 +16,13 @@ const char *store_network_fs(unsigned long magic);
 int store_place_prepare(const char *dir, bool network, struct caloris_err *err);
 
 /* Locks DIR/lock for this process: the open file, or -1 and err (BAD_CONFIG, naming the pid that
- * has it). Closing it releases the lock. */
-int store_place_lock(const char *dir, struct caloris_err *err);
+ * has it). Closing it releases the lock. network: a lock that is not given is a warning: some such
+ * file systems have none, others keep those of hosts that are gone; who owns the directory is
+ * settled by store/owner.h. */
+int store_place_lock(const char *dir, bool network, struct caloris_err *err);
+
+/* Whether dir is on such a file system, as far as statfs tells. */
+bool store_place_is_network(const char *dir);
 
 /* Makes the directory's entries durable. */
 int store_place_sync(const char *dir, struct caloris_err *err);

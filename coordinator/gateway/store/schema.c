@@ -141,6 +141,19 @@ static int begin_life(struct caloris_store *store, struct caloris_err *err)
     return 0;
 }
 
+int store_file_open(struct caloris_store *store, struct caloris_err *err)
+{
+    const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    /* unix-none asks the file system for no lock: Lustre may have none, NFS those of dead hosts. */
+    if (sqlite3_open_v2(store->path, &store->db, flags, store->network_fs ? "unix-none" : NULL) !=
+        SQLITE_OK)
+        return store_failed(store, "opening", err);
+    sqlite3_extended_result_codes(store->db, 1);
+    sqlite3_busy_timeout(store->db, STORE_BUSY_MS);
+    /* Before the log is first used: its index then is this process's own memory. */
+    return store->network_fs ? store_execute(store, "PRAGMA locking_mode = EXCLUSIVE", err) : 0;
+}
+
 int store_schema_open(struct caloris_store *store, const struct caloris_store_options *options,
                       struct caloris_err *err)
 {
@@ -151,14 +164,7 @@ int store_schema_open(struct caloris_store *store, const struct caloris_store_op
     };
     char text[STORE_TEXT];
     int64_t value;
-    if (sqlite3_open_v2(store->path, &store->db,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-                        NULL) != SQLITE_OK)
-        return store_failed(store, "opening", err);
-    sqlite3_extended_result_codes(store->db, 1);
-    sqlite3_busy_timeout(store->db, STORE_BUSY_MS);
-    /* Before the log is first used: its index then is this process's own memory. */
-    if (options->network_fs && store_execute(store, "PRAGMA locking_mode = EXCLUSIVE", err) < 0)
+    if (store_file_open(store, err) < 0)
         return -1;
     for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
         if (store_execute(store, settings[i], err) < 0)

@@ -52,6 +52,7 @@ struct caloris_store {
     sqlite3 *db;
     sqlite3_stmt *statement[STORE_STATEMENTS];
     int lock;                 /* file descriptor */
+    bool network_fs;          /* no shared memory, no locks of the database's own */
     struct store_owner owner; /* on a network file system; else nobody */
     struct store_reserve reserve;
     bool writing; /* a transaction is open */
@@ -68,7 +69,10 @@ int store_execute(struct caloris_store *store, const char *sql, struct caloris_e
 int store_ask(struct caloris_store *store, const char *sql, int64_t *value, char *text,
               struct caloris_err *err);
 
-/* Opens the database file, brings its schema to date, prepares the statements, begins a new
+/* Opens the database file, as it is: for a gateway, or for an administrator beside it. */
+int store_file_open(struct caloris_store *store, struct caloris_err *err);
+
+/* Opens the database file or makes it, brings its schema to date, prepares the statements, begins a new
  * life. */
 int store_schema_open(struct caloris_store *store, const struct caloris_store_options *options,
                       struct caloris_err *err);

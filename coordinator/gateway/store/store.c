@@ -25,6 +25,7 @@ struct caloris_store *caloris_store_open(const char *dir,
         return NULL;
     }
     store->lock = -1;
+    store->network_fs = options->network_fs;
     if (store_place_prepare(dir, options->network_fs, err) < 0 ||
         caloris_file_join(path, sizeof(path), dir, "queue.db", err) < 0)
         goto fail;
@@ -33,7 +34,7 @@ struct caloris_store *caloris_store_open(const char *dir,
         caloris_err_sys(err, "%s: queue", dir);
         goto fail;
     }
-    store->lock = store_place_lock(dir, err);
+    store->lock = store_place_lock(dir, options->network_fs, err);
     if (store->lock < 0 || (options->network_fs && store_owner_take(&store->owner, dir, err) < 0) ||
         store_reserve_use(&store->reserve, dir, err) < 0 ||
         store_schema_open(store, options, err) < 0 || store_place_sync(dir, err) < 0)
