@@ -578,6 +578,52 @@ static void a_full_disk_loses_nothing(void **state)
     caloris_store_close(store);
 }
 
+/* So much in one turn that the database cannot hold it in memory: it is a statement that meets the
+ * limit, not the commit. */
+static int spill(void)
+{
+    struct caloris_err err = {0};
+    struct caloris_store *store = caloris_store_open(dir, &options, &err);
+    const struct rlimit limit = {4 << 20, 4 << 20};
+    static char body[500000];
+    uint64_t job;
+    memset(body, ' ', sizeof(body));
+    memcpy(body, "{\"ids\": [1]", 11);
+    body[sizeof(body) - 1] = '}';
+    signal(SIGXFSZ, SIG_IGN);
+    if (!store || setrlimit(RLIMIT_FSIZE, &limit) < 0)
+        return 1;
+    for (int i = 0; i < 100; i++) {
+        char key[8];
+        snprintf(key, sizeof(key), "%d", i);
+        struct caloris_store_submission s = submission(key, "");
+        s.body = body;
+        s.body_bytes = sizeof(body);
+        if (caloris_store_add(store, &s, &job, &err) < 0) {
+            const bool told = err.code == CALORIS_AGAIN;
+            const bool undone = caloris_store_commit(store, &err) < 0 && err.code == CALORIS_AGAIN;
+            caloris_store_close(store);
+            return !told ? 2 : !undone ? 3 : 0;
+        }
+    }
+    return 4;
+}
+
+static void a_write_refused_in_a_statement_is_for_later(void **state)
+{
+    (void)state;
+    int status;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(spill());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    struct caloris_store *store = open_store();
+    expect_counts(store, 0, 0);
+    caloris_store_close(store);
+}
+
 int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -593,6 +639,7 @@ int main(void)
         CASE(a_copy_gives_no_number_again),
         CASE(bad_places_are_refused),
         CASE(a_full_disk_loses_nothing),
+        CASE(a_write_refused_in_a_statement_is_for_later),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

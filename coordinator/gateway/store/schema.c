@@ -64,10 +64,25 @@ static const char *const statements[STORE_STATEMENTS] = {
                           " AND job < ?1 ORDER BY job DESC LIMIT ?2",
 };
 
+/* What a full disk is also called: a quota, a file's largest size, a device that went read-only. With
+ * the request nothing was wrong, and nothing of it is kept. */
+static bool refused_write(int extended)
+{
+    static const int writes[] = {SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC,
+                                 SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_SHMSIZE};
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+        if (extended == writes[i])
+            return true;
+    }
+    return false;
+}
+
 int store_failed(const struct caloris_store *store, const char *doing, struct caloris_err *err)
 {
-    int why = sqlite3_errcode(store->db) & 0xFF;
+    const int extended = sqlite3_extended_errcode(store->db);
+    const int why = extended & 0xFF;
     enum caloris_code code = why == SQLITE_FULL                              ? CALORIS_AGAIN
+                             : refused_write(extended)                       ? CALORIS_AGAIN
                              : why == SQLITE_BUSY                            ? CALORIS_AGAIN
                              : why == SQLITE_NOTADB || why == SQLITE_CORRUPT ? CALORIS_BAD_CONFIG
                              : why == SQLITE_NOMEM                           ? CALORIS_NO_MEMORY
