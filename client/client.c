@@ -86,7 +86,8 @@ static void notice(const struct caloris_client *client, const char *text)
         client->options.notice(client->options.notice_arg, text);
 }
 
-/* The present state of a watched job, as the first of its events. */
+/* The present state of a watched job, as the first of its events. Of an answer that has none: the job is
+ * not known. */
 static int queue_status(struct caloris_client *client, caloris_answer *answer, uint64_t job,
                         struct caloris_err *err)
 {
@@ -142,6 +143,31 @@ static int say_watch(struct caloris_client *client, const struct watch *watch, u
     return queue_status(client, answer, watch->job, err);
 }
 
+/* An event of a job that is not there any more. */
+static int queue_lost(struct caloris_client *client, uint64_t job, struct caloris_err *err)
+{
+    caloris_answer *nothing = malloc(sizeof(*nothing));
+    if (!nothing)
+        return caloris_err_sys(err, "an event");
+    caloris__wire__gateway_to_client__init(nothing);
+    return queue_status(client, nothing, job, err);
+}
+
+static int watch_all(struct caloris_client *client, struct caloris_err *err)
+{
+    for (size_t i = 0; i < client->n_watches;) {
+        const struct watch *watch = &client->watches[i];
+        if (say_watch(client, watch, after_ms(REDIAL_MS), err) == 0) {
+            i++;
+            continue;
+        }
+        if (err->code != CALORIS_NOT_FOUND || queue_lost(client, watch->job, err) < 0)
+            return -1;
+        client->watches[i] = client->watches[--client->n_watches];
+    }
+    return 0;
+}
+
 /* Dials again and watches again what was watched, by deadline_ns. */
 int caloris_connection_again(struct caloris_client *client, uint64_t deadline_ns,
                              struct caloris_err *err)
@@ -155,9 +181,7 @@ int caloris_connection_again(struct caloris_client *client, uint64_t deadline_ns
         uint64_t attempt_ns = after_ms(REDIAL_MS);
         int rc = caloris_connection_dial(client,
                                          attempt_ns < deadline_ns ? attempt_ns : deadline_ns, &why);
-        for (size_t i = 0; i < client->n_watches && rc == 0; i++)
-            rc = say_watch(client, &client->watches[i], after_ms(REDIAL_MS), &why);
-        if (rc == 0)
+        if (rc == 0 && watch_all(client, &why) == 0)
             break;
         caloris_connection_hang_up(client);
         bool away = why.code == CALORIS_UNREACHABLE || why.code == CALORIS_PEER_LOST;
@@ -448,6 +472,11 @@ bool caloris_state_is_final(Caloris__Wire__JobState state)
 {
     return (int)state > 0 && state != CALORIS__WIRE__JOB_STATE__QUEUED &&
            state != CALORIS__WIRE__JOB_STATE__RUNNING;
+}
+
+bool caloris_event_is_loss(const Caloris__Wire__Event *event)
+{
+    return !event->status && !event->progress;
 }
 
 /* The gateway has forgotten a watch with its job's final state. */

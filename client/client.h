@@ -93,6 +93,8 @@ int caloris_client_drain(struct caloris_client *client, const char *group, bool 
 int caloris_client_cancel(struct caloris_client *client, uint64_t job, struct caloris_err *err);
 
 bool caloris_state_is_final(Caloris__Wire__JobState state);
+/* The gateway does not know the event's job any more. */
+bool caloris_event_is_loss(const Caloris__Wire__Event *event);
 
 /* From now on caloris_client_next tells what happens to the job; its present state comes first.
  * canvas: every step's cells. */
@@ -102,7 +104,9 @@ int caloris_client_unwatch(struct caloris_client *client, uint64_t job, struct c
 
 /* 1 and *event (->event; free it), 0 when nothing came in wait_ms, -1 and err. A gateway that
  * goes away meanwhile is dialled for patience_ms, then it is UNREACHABLE; afterwards every
- * watched job tells its state anew. A job whose final state was told is watched no more. */
+ * watched job tells its state anew. A job whose final state was told is watched no more; nor is one
+ * that the gateway then does not know any more (its queue is another): its last event is a
+ * loss. */
 int caloris_client_next(struct caloris_client *client, uint64_t wait_ms, caloris_answer **event,
                         struct caloris_err *err);
 

@@ -13,7 +13,8 @@
 enum {
     WAIT_MS = 200,
     SHOW_EVERY_MS = 200,
-    MAX_PENDING_BYTES = 64 << 20, /* of jobs that are read and not accepted yet */
+    MAX_PENDING_BYTES = 64 << 20, /* of jobs that are on their way */
+    MOST_LOST = 3,                /* a job that is gone so often is one that the gateway forgets */
     KEY_BYTES = BATCH_KEY + 8,
     BAR = 24, /* columns */
 };
@@ -63,9 +64,10 @@ enum slot_state { SLOT_FREE, SLOT_READ, SLOT_ACCEPTED, SLOT_ENDED };
 struct slot {
     enum slot_state state;
     struct caloris_line line;
-    struct caloris_buf json; /* READ */
+    struct caloris_buf json; /* to its end: the gateway may lose it */
     uint8_t key[KEY_BYTES];
     uint64_t job;
+    int lost;
 };
 
 struct batch {
@@ -162,14 +164,28 @@ static bool is_away(const struct caloris_err *err)
            err->code == CALORIS_AGAIN;
 }
 
+/* The gateway was given another queue, or has forgotten the result before it was here: nothing was
+ * delivered, so the job is submitted again. */
+static int lose(struct batch *b, struct slot *slot, struct caloris_err *err)
+{
+    struct caloris_err why;
+    if (++slot->lost < MOST_LOST) {
+        slot->state = SLOT_READ;
+        return 0;
+    }
+    caloris_err_set(&why, CALORIS_NOT_FOUND, "the gateway has lost it %d times", MOST_LOST);
+    return end_badly(b, slot, &why, err);
+}
+
+/* 0, 1: nobody is there to be asked, -1 and err. */
 static int fetch(struct batch *b, struct slot *slot, struct caloris_err *err)
 {
     struct caloris_err why = {0};
     caloris_answer *answer = caloris_client_results(b->client, slot->job, &why);
     if (!answer && is_away(&why))
-        return 0;
+        return why.code != CALORIS_AGAIN;
     if (!answer && why.code == CALORIS_NOT_FOUND)
-        return end_badly(b, slot, &why, err);
+        return lose(b, slot, err);
     if (!answer)
         return caloris_err_set(err, why.code, "%s", why.text);
     int rc = end_line(b, slot, (const char *)answer->result->result_json.data,
@@ -180,11 +196,12 @@ static int fetch(struct batch *b, struct slot *slot, struct caloris_err *err)
 
 static int fetch_all(struct batch *b, struct caloris_err *err)
 {
-    for (size_t i = 0; i < b->n_slots; i++) {
-        if (b->slots[i].state == SLOT_ENDED && fetch(b, &b->slots[i], err) < 0)
-            return -1;
+    int rc = 0;
+    for (size_t i = 0; i < b->n_slots && rc == 0; i++) {
+        if (b->slots[i].state == SLOT_ENDED)
+            rc = fetch(b, &b->slots[i], err);
     }
-    return 0;
+    return rc < 0 ? -1 : 0; /* who is away is waited for once, with the events */
 }
 
 /* ---- lines in -------------------------------------------------------------------------------- */
@@ -202,6 +219,7 @@ static int read_line(struct batch *b, struct slot *slot, struct caloris_err *err
     struct caloris_err why = {0};
     slot->json = CALORIS_BUF(2 * CALORIS_JOB_MAX_BYTES);
     slot->job = 0;
+    slot->lost = 0;
     slot->state = SLOT_READ;
     b->open++;
     int rc = lines->cut ? caloris_err_set(&why, CALORIS_BAD_REQUEST, "more than %d bytes",
@@ -245,8 +263,6 @@ static int take_answer(struct batch *b, struct slot *slot, const struct caloris_
     if (s->accepted) {
         slot->state = SLOT_ACCEPTED;
         slot->job = s->job;
-        b->pending_bytes -= slot->json.size;
-        caloris_buf_free(&slot->json);
         return 0;
     }
     if (s->why.code == CALORIS_BAD_REQUEST)
@@ -289,14 +305,20 @@ static int submit_lines(struct batch *b, struct caloris_err *err)
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
-static void note(struct batch *b, const Caloris__Wire__Event *event)
+static int note(struct batch *b, const Caloris__Wire__Event *event, struct caloris_err *err)
 {
-    if (!event->status || !caloris_state_is_final(event->status->state))
-        return;
+    const bool lost = caloris_event_is_loss(event);
+    if (!lost && !(event->status && caloris_state_is_final(event->status->state)))
+        return 0;
     for (size_t i = 0; i < b->n_slots; i++) {
-        if (b->slots[i].state == SLOT_ACCEPTED && b->slots[i].job == event->job)
-            b->slots[i].state = SLOT_ENDED;
+        struct slot *slot = &b->slots[i];
+        if (slot->state != SLOT_ACCEPTED || slot->job != event->job)
+            continue;
+        if (lost)
+            return lose(b, slot, err);
+        slot->state = SLOT_ENDED;
     }
+    return 0;
 }
 
 /* What has happened, and what happens soon. */
@@ -308,8 +330,10 @@ static int wait_for_events(struct batch *b, struct caloris_err *err)
         int n = caloris_client_next(b->client, wait_ms, &event, err);
         if (n <= 0)
             return n;
-        note(b, event->event);
+        n = note(b, event->event, err);
         caloris_answer_free(event);
+        if (n < 0)
+            return -1;
         wait_ms = 0;
     }
 }

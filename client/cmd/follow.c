@@ -43,6 +43,9 @@ static int show_json(const struct follower *f, const Caloris__Wire__Event *event
 static int show(struct follower *f, struct caloris_client *client,
                 const Caloris__Wire__Event *event, struct caloris_err *err)
 {
+    if (caloris_event_is_loss(event))
+        return caloris_err_set(err, CALORIS_NOT_FOUND,
+                               "the gateway knows no job %" PRIu64 " any more", event->job);
     if (f->screen.how == FOLLOW_JSON && show_json(f, event, err) < 0)
         return -1;
     if (event->progress && f->recorder)

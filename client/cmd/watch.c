@@ -94,6 +94,11 @@ static int wait_for_all(struct waiting *w, struct caloris_client *client, struct
     while (w->left > 0) {
         caloris_answer *event = NULL;
         int n = caloris_client_next(client, wait_ms, &event, err);
+        if (n > 0 && caloris_event_is_loss(event->event)) {
+            n = caloris_err_set(err, CALORIS_NOT_FOUND,
+                                "the gateway knows no job %" PRIu64 " any more", event->event->job);
+            caloris_answer_free(event);
+        }
         if (n < 0)
             return -1;
         if (n > 0)

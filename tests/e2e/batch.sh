@@ -1,7 +1,7 @@
 #!/bin/bash
 # caloris batch: killed anywhere and resumed, every line has exactly one result, the recorded one, and
 # the gateway was never asked twice; both forms of lines; what is wrong fails alone; a long file in
-# bounded memory; Ctrl-C; a gateway that is killed meanwhile.
+# bounded memory; Ctrl-C; a gateway that is killed meanwhile, or goes back to a copy of its queue.
 . "$(dirname "$0")/lib.sh"
 
 IN=$WORK/in.jsonl
@@ -92,6 +92,48 @@ grep -qF "\"role\":\"assistant\",\"content\":\"$text" "$WORK/mixed.out" || fail 
 
 [ "$(cat "$WORK/int.code")" = 130 ] || fail "Ctrl-C: exit $(cat "$WORK/int.code")"
 grep -q -- "--resume goes on" "$WORK/int.err" || fail "Ctrl-C: $(cat "$WORK/int.err")"
+
+# ---- a gateway that goes back to a copy of its queue knows none of the jobs that it accepted --------
+
+start()
+{
+    : >"$WORK/ready"
+    caloris-gateway --config /dev/null --state "$WORK/queue" >"$WORK/ready" 2>>"$WORK/gateway.log" &
+    gateway=$!
+    await 20 grep -q ready "$WORK/ready" || fail "no gateway"
+}
+export CALORIS_ENDPOINT=ipc://$WORK/queue/clients.sock
+start
+caloris admin backup --state "$WORK/queue" "$WORK/copy.db" >/dev/null || fail "backup"
+(
+    # On a terminal, if there is one to be had: with a bar.
+    command=(caloris batch "$IN" -o "$WORK/back.jsonl" --window 30)
+    command -v script >/dev/null || exec "${command[@]}" 2>"$WORK/screen"
+    COLUMNS=100 exec script -qfec "${command[*]}" "$WORK/screen" >/dev/null </dev/null
+) &
+batch=$!
+all_queued() { caloris list --json -q --limit 1 | grep -q '"queued":30\b'; }
+await 30 all_queued || fail "the batch is not there"
+kill -KILL $gateway
+wait $gateway 2>/dev/null
+rm "$WORK"/queue/queue.db*
+mv "$WORK/copy.db" "$WORK/queue/queue.db"
+start
+caloris-engine --model "$SOURCE/deploy/models/tinycoder" --threads 1 --name g \
+    --gateway "ipc://$WORK/queue/groups.sock" 2>"$WORK/engine.log" &
+engine=$!
+wait $batch || fail "the batch did not outlive its queue: exit $?, $(tr '\r' '\n' <"$WORK/screen" | tail -n 3)"
+golden_jobs check tinycoder:1 "$WORK/back.jsonl" >"$WORK/check.log" 2>&1 || fail "not the recorded results"
+[ "$(wc -l <"$WORK/back.jsonl")" = "$lines" ] || fail "$(wc -l <"$WORK/back.jsonl") results of $lines lines"
+if command -v script >/dev/null; then
+    tr '\r' '\n' <"$WORK/screen" >"$WORK/screen.log"
+    grep -qE "^.{0,4}\[#+\.+\] [0-9]+/$lines jobs, 0 failed, [0-9.]+/s, 0:[0-9]{2}:[0-9]{2} left" "$WORK/screen.log" ||
+        fail "no bar with the time that is left"
+    grep -qE "\[#{24}\] $lines/$lines jobs, 0 failed" "$WORK/screen.log" || fail "the bar does not end full"
+fi
+kill -TERM $gateway $engine
+wait $gateway $engine 2>/dev/null
+unset CALORIS_ENDPOINT
 
 # ---- no gateway is needed: long files, and files that do not fit together -------------------------
 
