@@ -484,14 +484,37 @@ static int find_gateway(const struct values *v, struct caloris_address *gateway,
     return first_process() ? caloris_address_find(&wish, gateway, err) : 0;
 }
 
-/* srun and mpirun give every rank the signal that asks the group to leave. Rank 0 acts on it: it
- * tells the others when the step that runs is over. One that died of it would take the world down.
- */
+static _Atomic int asked; /* the signal that asked this process to leave, where it is not rank 0 */
+
+static void note_signal(int signal)
+{
+    asked = signal;
+}
+
+/* srun and mpirun give every rank the signal that asks the group to leave; a host that goes down, or
+ * an administrator, may give it to one. Rank 0 acts on it: it tells the others when the step that
+ * runs is over. One that died of it would take the world down. So the others' beats carry it there;
+ * but for Ctrl-C, which is for all of a terminal, and means something else when it comes twice. */
 static void leave_signals_to_rank_0(void)
 {
-    static const int asked_to_leave[] = {SIGINT, SIGTERM, SIGUSR1};
+    static const int asked_to_leave[] = {SIGTERM, SIGUSR1};
+    const struct sigaction action = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
     for (size_t i = 0; i < sizeof(asked_to_leave) / sizeof(asked_to_leave[0]); i++)
-        signal(asked_to_leave[i], SIG_IGN);
+        sigaction(asked_to_leave[i], &action, NULL);
+    signal(SIGINT, SIG_IGN);
+}
+
+/* On rank 0: the same as if it had been asked itself, once it is so far that it can hand back. */
+static void ask_as_well(int rank, int signal)
+{
+    static bool done;
+    struct sigaction now;
+    if (done || sigaction(signal, NULL, &now) < 0 || now.sa_handler == SIG_DFL)
+        return;
+    done = true;
+    caloris_log(CALORIS_LOG_WARN, "rank %d was asked to leave (%s): all do", rank,
+                strsignal(signal));
+    kill(getpid(), signal);
 }
 
 /* When Slurm takes the machine away, unless it was said otherwise; since 1970, 0: nobody knows. */
@@ -535,6 +558,8 @@ static int run(const struct values *v, enum verb verb)
         .planned = verb == VERB_RUN ? announce_plan : NULL,
         .failed = tell_failure,
         .lost = verb == VERB_RUN ? leave_at_once : NULL,
+        .asked = &asked,
+        .ask = ask_as_well,
         .silent_ms = v->silent_ms,
         .stands_ms = v->stands_ms,
     };

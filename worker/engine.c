@@ -367,7 +367,11 @@ struct run {
 static int watch(struct caloris_engine *engine, struct caloris_err *err)
 {
     const struct caloris_engine_options *options = &engine->options;
-    const struct caloris_comm_watch how = {options->silent_ms, options->stands_ms, options->lost};
+    const struct caloris_comm_watch how = {.silent_ms = options->silent_ms,
+                                           .stands_ms = options->stands_ms,
+                                           .leave = options->lost,
+                                           .asked = options->asked,
+                                           .ask = options->ask};
     caloris_comm_at(engine->comm, CALORIS_COMM_LOADING, 0);
     if (!options->lost)
         return 0;

@@ -51,6 +51,11 @@ struct caloris_engine_options {
     /* NULL: nobody watches. Else: ends this process when a rank is lost, from a thread of its own;
      * one line of the log has said which rank, and what the others wait for. */
     void (*lost)(void);
+    /* Of ranks that are watched: what a handler of signals writes when this process, not rank 0, is
+     * asked to leave, and what rank 0 then calls, on that other thread, with every beat of that
+     * rank. Both may be NULL. */
+    const _Atomic int *asked;
+    void (*ask)(int rank, int signal);
     uint64_t silent_ms; /* a rank is lost that gives no sign of life for so long */
     uint64_t stands_ms; /* so is one that gets no further for so long, and for 20 x what it should
                            take */

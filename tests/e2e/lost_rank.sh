@@ -66,8 +66,20 @@ sleep 5
 limited 30 caloris run -q --cluster mine "$(prompt 0)" >answer.log || fail "no answer after a pause"
 kill -USR1 "$world"
 ends 75 "" "idle for 5 s, then a job"
-kill "$gateway"
 grep -q " error " engine.log && fail "an idle group complains"
+
+# Asked to leave is one of them that is not rank 0, while it computes: all hand back and leave.
+start mpirun --gateway "ipc://$WORK/state/groups.sock"
+await 30 grep -q "knows us" engine.log || fail "the group does not come up"
+job=$(caloris submit -q --cluster mine --preset exact --gen-length 224 --early-stop false "x") || fail "submit"
+running() { caloris show --cluster mine --json "$job" | grep -q '"state":"running"'; }
+await 30 running || fail "the job does not run"
+kill -TERM "$(rank 2)" || fail "no rank 2"
+ends 75 "" "rank 2 was asked to leave"
+grep -q "rank 2 was asked to leave (Terminated): all do" engine.log || fail "nobody says who was asked"
+grep -q "handing 1 jobs back" engine.log || fail "the job was not handed back"
+caloris show --cluster mine "$job" | grep -q "^state *queued" || fail "the job does not wait again"
+kill "$gateway"
 
 # Two hosts, and the cable of the second is cut. All ranks leave, the one that is cut off, too. Open
 # MPI's daemons do not notice for a quarter of an hour (TCP tries again for so long); who starts

@@ -260,6 +260,9 @@ static void test_datagrams_are_checked(void **state)
     bad = beat;
     bad.report.wait = BEAT_WAITS;
     assert_false(datagram_beat_check(&bad, sizeof(bad), token, RANKS, &taken));
+    bad = beat;
+    bad.report.asked = 1000; /* no signal */
+    assert_false(datagram_beat_check(&bad, sizeof(bad), token, RANKS, &taken));
     memset(answer.verdict, 'x', sizeof(answer.verdict));
     assert_false(datagram_answer_check(&answer, sizeof(answer), token, &heard));
 }
@@ -429,7 +432,8 @@ static void test_no_answer_ends_a_rank(void **state)
 /* Rank 1 loads slowly: no hang. Then it computes without end: one. */
 static int threads_body(struct caloris_comm *comm, void *arg, struct caloris_err *err)
 {
-    const struct caloris_comm_watch how = {200, 200, count_leaver};
+    const struct caloris_comm_watch how = {
+        .silent_ms = 200, .stands_ms = 200, .leave = count_leaver};
     char warning[CALORIS_COMM_WARNING];
     int one = 1;
     int *before = arg;

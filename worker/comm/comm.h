@@ -107,6 +107,9 @@ struct caloris_comm_watch {
                          */
     void (*leave)(void); /* ends this process, from a thread of its own, when a rank is lost; the
                             reason has been logged */
+    const _Atomic int *asked; /* not 0: the signal that asked this process to leave; or NULL */
+    void (*ask)(int rank, int signal); /* on rank 0, from the same thread, again and again: another
+                                          rank was asked to leave; or NULL */
 };
 enum { CALORIS_COMM_WARNING = 256 };
 

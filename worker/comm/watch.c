@@ -173,6 +173,8 @@ int caloris_comm_watch(struct caloris_comm *comm, const struct caloris_comm_watc
         .hosts = (const char(*)[BEAT_HOST])roll.hosts,
         .host_of_0 = seat.host,
         .leave = how->leave,
+        .asked = how->asked,
+        .ask = how->ask,
     };
     seated = comm->rank == 0 ? start(comm, &options, &seat.invitation, &mine) : 0;
     if (caloris_comm_agree(comm, seated < 0 ? &mine : NULL, &verdict) == 0) {

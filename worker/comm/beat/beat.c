@@ -60,6 +60,7 @@ void beat_read(const struct beat_progress *progress, struct beat_report *report)
     COPY(phase), COPY(wait), COPY(layer), COPY(in_layer);
     COPY(compute_ns), COPY(allreduce_ns), COPY(wait_ns), COPY(sent_bytes), COPY(rows);
 #undef COPY
+    report->asked = 0;
 }
 
 /* Milliseconds since the last call, but no more than two beats: what a process slept through while
@@ -105,6 +106,8 @@ static void hear(struct beat *b, const void *bytes, size_t n, const struct socka
     judge_hear(b->judge, rank, &beat.report);
     pthread_mutex_unlock(&b->lock);
     answer(b, rank, beat.sequence);
+    if (beat.report.asked && b->options.ask)
+        b->options.ask(rank, (int)beat.report.asked);
 }
 
 static void give_verdict(struct beat *b)
@@ -146,6 +149,8 @@ static void send_beat(struct beat *b)
     struct beat_report report;
     struct datagram_beat beat;
     beat_read(b->options.mine, &report);
+    if (b->options.asked)
+        report.asked = (uint64_t)atomic_load(b->options.asked);
     datagram_beat_make(&beat, b->invitation.token, b->options.rank, ++b->sequence, &report);
     struct sockaddr_in to = b->seat;
     const uint32_t n = to.sin_port ? 1 : b->invitation.n_addresses;

@@ -51,6 +51,7 @@ struct beat_report {
     uint64_t count, loaded_bytes, step, allreduces, expect_ns;
     uint32_t phase, wait, layer, in_layer;
     uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows;
+    uint64_t asked; /* the signal that asked this process to leave; 0: none did */
 };
 void beat_read(const struct beat_progress *progress, struct beat_report *report);
 
@@ -81,6 +82,8 @@ struct beat_options {
     const char (*hosts)[BEAT_HOST];         /* [size] on rank 0, copied */
     const char *host_of_0;                  /* copied */
     void (*leave)(void);                    /* ends the process; called by the beat's thread */
+    const _Atomic int *asked; /* other ranks: written by a handler of signals; may be NULL */
+    void (*ask)(int rank, int signal); /* rank 0: that rank was asked; with every beat; or NULL */
 };
 
 /* Rank 0: opens a socket (one_host: on the loopback alone) and starts to listen. */

@@ -1,5 +1,6 @@
 #include "worker/comm/beat/datagram.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,7 +8,7 @@ static const char beat_magic[8] = {'C', 'A', 'L', 'B', 'E', 'A', 'T', '1'};
 static const char answer_magic[8] = {'C', 'A', 'L', 'A', 'N', 'S', 'W', '1'};
 
 /* No byte between fields that nobody wrote. */
-_Static_assert(sizeof(struct beat_report) == 10 * 8 + 4 * 4, "padding in a report");
+_Static_assert(sizeof(struct beat_report) == 11 * 8 + 4 * 4, "padding in a report");
 _Static_assert(sizeof(struct datagram_beat) == 8 + BEAT_TOKEN + 16 + sizeof(struct beat_report),
                "padding in a beat");
 _Static_assert(sizeof(struct datagram_answer) == 8 + BEAT_TOKEN + 16 + JUDGE_TEXT,
@@ -54,7 +55,7 @@ bool datagram_beat_check(const void *bytes, size_t n, const uint8_t token[BEAT_T
     return memcmp(beat->magic, beat_magic, sizeof(beat_magic)) == 0 &&
            same_token(beat->token, token) && beat->sequence > 0 && beat->rank >= 1 &&
            beat->rank < (uint32_t)size && beat->report.phase < BEAT_PHASES &&
-           beat->report.wait < BEAT_WAITS;
+           beat->report.wait < BEAT_WAITS && beat->report.asked < NSIG;
 }
 
 bool datagram_answer_check(const void *bytes, size_t n, const uint8_t token[BEAT_TOKEN],
