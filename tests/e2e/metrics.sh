@@ -40,6 +40,9 @@ is 'caloris_accepted_jobs_total' 8
 is 'caloris_jobs_total{state="done"}' 6
 is 'caloris_jobs_total{state="failed"}' 1
 is 'caloris_jobs_total{state="cancelled"}' 1
+is 'caloris_jobs{state="queued"}' 0
+is 'caloris_jobs{state="running"}' 0
+is 'caloris_jobs{state="finished"}' 8
 is 'caloris_queued_jobs' 0
 is 'caloris_running_jobs' 0
 is 'caloris_generated_tokens_total' "$tokens"

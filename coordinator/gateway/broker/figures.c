@@ -87,6 +87,10 @@ static double running(const struct caloris_broker *b)
 {
     return (double)b->n_leased;
 }
+static double finished(const struct caloris_broker *b)
+{
+    return (double)b->counts.finished;
+}
 static double n_groups(const struct caloris_broker *b)
 {
     return (double)b->n_groups;
@@ -236,6 +240,25 @@ static int write_gateway(const struct caloris_broker *b, struct caloris_buf *tex
     return 0;
 }
 
+/* What is in the queue, as opposed to what went through it. */
+static int write_jobs(const struct caloris_broker *b, struct caloris_buf *text,
+                      struct caloris_err *err)
+{
+    static const struct {
+        const char *name;
+        of_gateway value;
+    } states[] = {{"queued", waiting}, {"running", running}, {"finished", finished}};
+    static const char name[] = "caloris_jobs";
+    if (caloris_metrics_head(text, name, "gauge", "Jobs in the queue, by state.", err) < 0)
+        return -1;
+    for (size_t i = 0; i < COUNT(states); i++) {
+        const struct caloris_metrics_label labels[] = {{"state", states[i].name}, {NULL, NULL}};
+        if (caloris_metrics_value(text, name, labels, states[i].value(b), err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int write_states(const struct caloris_broker *b, struct caloris_buf *text,
                         struct caloris_err *err)
 {
@@ -306,7 +329,8 @@ int figures_write(const struct caloris_broker *b, struct caloris_buf *text, stru
     if (caloris_metrics_head(text, "caloris_build_info", "gauge", "The gateway's version.", err) <
             0 ||
         caloris_metrics_value(text, "caloris_build_info", build, 1, err) < 0 ||
-        write_gateway(b, text, err) < 0 || write_states(b, text, err) < 0 ||
+        write_gateway(b, text, err) < 0 || write_jobs(b, text, err) < 0 ||
+        write_states(b, text, err) < 0 ||
         caloris_metrics_histogram(text, "caloris_queue_wait_seconds",
                                   "From accepted to leased for the last time, of jobs with a "
                                   "result.",
