@@ -5,15 +5,19 @@
 #include "base/size.h"
 #include "worker/pool/pool.h"
 
+#include <assert.h>
+
 enum {
-    SUMS_BYTES = SUM_ROWS * TILE_PANELS * LINE_BYTES, /* of one thread */
-    OPENED_BYTES =                                    /* of one thread, for INT4 */
-    SLICE_GROUPS / BLOCK_GROUPS * OPENED_RUNS_LINES * LINE_BYTES,
+    SUMS_BYTES = SUM_ROWS * TILE_PANELS * LINE_BYTES,       /* of one thread */
+    OPENED_BYTES = TILE_PANELS * SLICE_GROUPS * LINE_BYTES, /* of one thread, for INT4 */
     TASKS_PER_THREAD = 4,     /* slack for a thread that is slowed down */
     MIN_TASK_BYTES = 1 << 17, /* weights of a task: below some 10 us it is not worth handing out */
     MIN_TASK_MACS = 1 << 21,
     PACK_NUMBERS = 1 << 15, /* of a task that packs rows */
 };
+
+static_assert(OPENED_BYTES >= SLICE_GROUPS / BLOCK_GROUPS * OPENED_RUNS_LINES * LINE_BYTES,
+              "kernels that open to runs take one panel at a time");
 
 /* What stands in scratch: packed rows, their scales; of each thread sums, what is opened, a row. */
 struct job {

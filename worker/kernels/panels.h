@@ -32,7 +32,7 @@ enum {
     RUN = CALORIS_INT4_RUN,
     RUN_GROUPS = RUN / GROUP_BYTES,
     INT4_BLOCK_BYTES = LINE_BYTES + BLOCK_GROUPS / 2 * LINE_BYTES,
-    OPENED_RUNS_LINES = BLOCK_GROUPS + BLOCK_GROUPS / RUN_GROUPS, /* most that one opens to */
+    OPENED_RUNS_LINES = BLOCK_GROUPS + BLOCK_GROUPS / RUN_GROUPS, /* where steps stand apart */
 };
 
 /* What u of a run stands for in INT8: (u - zero) * step, in ±127. */

@@ -187,9 +187,10 @@ static void gemm(const struct caloris_gemm_tile *tile)
 {
     const size_t all_groups = caloris_panel_groups(tile->matrix->format, tile->matrix->in);
     const size_t end = caloris_size_ceil_div(tile->out_first + tile->out_count, PANEL_OUTS);
-    /* What INT4 is opened to has the first cache to share with what it is opened from. */
-    const size_t most =
-        tile->matrix->format == CALORIS_FORMAT_INT4 ? SLICE_GROUPS / BLOCK_PANELS : SLICE_GROUPS;
+    /* Where memory is waited for, what INT4 is opened to shares the first cache with what it is
+     * opened from next. */
+    const bool shares = tile->matrix->format == CALORIS_FORMAT_INT4 && tile->row_blocks <= ASKERS;
+    const size_t most = shares ? SLICE_GROUPS / BLOCK_PANELS : SLICE_GROUPS;
     struct slice slice = {.tile = tile, .panel = tile->out_first / PANEL_OUTS, .sums = tile->sums};
     for (; slice.panel < end; slice.panel += slice.panels) {
         slice.panels = end - slice.panel < BLOCK_PANELS ? 1 : BLOCK_PANELS;
