@@ -86,8 +86,8 @@ static void notice(const struct caloris_client *client, const char *text)
         client->options.notice(client->options.notice_arg, text);
 }
 
-/* The present state of a watched job, as the first of its events. Of an answer that has none: the job is
- * not known. */
+/* The present state of a watched job, as the first of its events. Of an answer that has none: the
+ * job is not known. */
 static int queue_status(struct caloris_client *client, caloris_answer *answer, uint64_t job,
                         struct caloris_err *err)
 {

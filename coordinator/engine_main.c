@@ -491,10 +491,11 @@ static void note_signal(int signal)
     asked = signal;
 }
 
-/* srun and mpirun give every rank the signal that asks the group to leave; a host that goes down, or
- * an administrator, may give it to one. Rank 0 acts on it: it tells the others when the step that
- * runs is over. One that died of it would take the world down. So the others' beats carry it there;
- * but for Ctrl-C, which is for all of a terminal, and means something else when it comes twice. */
+/* srun and mpirun give every rank the signal that asks the group to leave; a host that goes down,
+ * or an administrator, may give it to one. Rank 0 acts on it: it tells the others when the step
+ * that runs is over. One that died of it would take the world down. So the others' beats carry it
+ * there; but for Ctrl-C, which is for all of a terminal, and means something else when it comes
+ * twice. */
 static void leave_signals_to_rank_0(void)
 {
     static const int asked_to_leave[] = {SIGTERM, SIGUSR1};

@@ -242,7 +242,7 @@ static void unread_answers_are_bounded(void **state)
     (void)state;
     enum { ASKED = 200, LARGE = 8 << 20 };
 #if defined(__SANITIZE_THREAD__)
-    skip(); /* every word that libzmq hands over is a race to be suppressed: minutes for each answer */
+    skip(); /* libzmq hands over words in races to be suppressed: minutes for each answer */
 #endif
     void *client = client_dial_narrow(&gateway), *other = client_dial(&gateway);
     char *json = malloc(LARGE);

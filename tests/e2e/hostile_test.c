@@ -48,8 +48,8 @@ enum {
     BLOATED = 64,
     MEMORY_MIB = 128,
 #endif
-    /* Jobs that wait for the gateway, answers that wait for a client (64), what each stranger sends:
-     * beside it all at most this. */
+    /* Jobs that wait for the gateway, answers that wait for a client (64), what each stranger
+     * sends: beside it all at most this. */
     JOBS_MIB = MEMORY_MIB + 32,
     UNREAD_MIB = JOBS_MIB + 64,
     STRANGERS_MIB = UNREAD_MIB + STRANGERS * 16,

@@ -1,7 +1,7 @@
 /* The demo model against ids that third-party code recorded (reference.json): the short runs, with
  * and without a cache, at many rank counts, alone and in company, and taken up again by another
- * group wherever one stood; its long runs at one rank count. Long runs, runs alone and those taken up
- * again are of some prompts; with CALORIS_TEST_ALL set, of all. */
+ * group wherever one stood; its long runs at one rank count. Long runs, runs alone and those taken
+ * up again are of some prompts; with CALORIS_TEST_ALL set, of all. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,10 +1,9 @@
 /* coordinator/gateway/store/owner.h (inside store): whose a directory on a network file system is.
  *
  * Locks of such a file system are not to be trusted. DIR/owner names host, process, a number drawn
- * at start, a count that grows every few seconds, and where the process number means something. Whoever finds the file waits until the
- * count has stood still for long enough, then takes the directory over; whoever finds another's
- * number in it has lost the directory and must end.
- */
+ * at start, a count that grows every few seconds, and where the process number means something.
+ * Whoever finds the file waits until the count has stood still for long enough, then takes the
+ * directory over; whoever finds another's number in it has lost the directory and must end. */
 #ifndef CALORIS_STORE_OWNER_H
 #define CALORIS_STORE_OWNER_H
 

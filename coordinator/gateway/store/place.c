@@ -90,7 +90,8 @@ int store_place_lock(const char *dir, bool network, struct caloris_err *err)
                         text[0] ? text : "unknown");
         goto fail;
     }
-    /* Over what is there: a full disk has no room for more. It is only said to whoever is refused. */
+    /* Over what is there: a full disk has no room for more. It is only said to whoever is
+     * refused. */
     int n = snprintf(text, sizeof(text), "%-20ld\n", (long)getpid());
     if (pwrite(fd, text, (size_t)n, 0) != n && errno != ENOSPC && errno != EDQUOT) {
         caloris_err_sys(err, "writing %s", path);

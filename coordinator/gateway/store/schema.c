@@ -64,8 +64,8 @@ static const char *const statements[STORE_STATEMENTS] = {
                           " AND job < ?1 ORDER BY job DESC LIMIT ?2",
 };
 
-/* What a full disk is also called: a quota, a file's largest size, a device that went read-only. With
- * the request nothing was wrong, and nothing of it is kept. */
+/* What a full disk is also called: a quota, a file's largest size, a device that went read-only.
+ * With the request nothing was wrong, and nothing of it is kept. */
 static bool refused_write(int extended)
 {
     static const int writes[] = {SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC,

@@ -72,8 +72,8 @@ int store_ask(struct caloris_store *store, const char *sql, int64_t *value, char
 /* Opens the database file, as it is: for a gateway, or for an administrator beside it. */
 int store_file_open(struct caloris_store *store, struct caloris_err *err);
 
-/* Opens the database file or makes it, brings its schema to date, prepares the statements, begins a new
- * life. */
+/* Opens the database file or makes it, brings its schema to date, prepares the statements, begins a
+ * new life. */
 int store_schema_open(struct caloris_store *store, const struct caloris_store_options *options,
                       struct caloris_err *err);
 
