@@ -13,7 +13,8 @@
 
 CHAOS_SECONDS=${1:-30}
 RANDOM=${2:-1}
-SETS=(1 1 1 2 3 3) # of recorded jobs, one for each client
+SETS=(1 1 2 3) # of recorded jobs, one for each client
+EACH=12        # of their jobs: who computes beside other tests is to come to an end
 MODEL=$SOURCE/deploy/models/tinycoder
 STATE=$WORK/state
 TERMINAL=; [ ! -t 2 ] || TERMINAL=yes
@@ -161,7 +162,8 @@ programs() { leftovers | grep -E '^[0-9]+ ([^ ]*/)?(bash [^ ]*/)?(caloris|mpirun
 hosts_up 3
 export OMPI_MCA_plm=rsh OMPI_MCA_plm_rsh_agent=$HOSTS_AGENT PRTE_MCA_plm=ssh PRTE_MCA_plm_ssh_agent=$HOSTS_AGENT
 for i in "${!SETS[@]}"; do
-    golden_jobs make "tinycoder:${SETS[i]}" >"$WORK/in.$i.jsonl" || fail "no recorded jobs"
+    golden_jobs make "tinycoder:${SETS[i]}" >"$WORK/all.$i.jsonl" || fail "no recorded jobs"
+    head -n $EACH "$WORK/all.$i.jsonl" >"$WORK/in.$i.jsonl"
 done
 
 mkdir -m 700 "$STATE"
@@ -198,14 +200,17 @@ wait "${passing[@]}"
 ended() { ! kill -0 "$1" 2>/dev/null; }
 await 60 all_recovered || fail "not all came back: $(cat "$WORK/shots")"
 for pid in "${clients[@]}"; do
-    await 200 ended "$pid" || fail "a client does not end; queued, running, finished: $(queue)"
+    await 500 ended "$pid" || fail "a client does not end; queued, running, finished: $(queue)"
 done
 jobs=0
 for i in "${!SETS[@]}"; do
     for out in "$WORK/out.$i."*.jsonl; do
-        golden_jobs check "tinycoder:${SETS[i]}" "$out" >"$WORK/check.log" || fail "client $i: not the recorded ids"
-        jobs=$((jobs + $(wc -l <"$WORK/in.$i.jsonl")))
-        [ "$(wc -l <"$out")" = "$(wc -l <"$WORK/in.$i.jsonl")" ] || fail "$out: $(wc -l <"$out") lines"
+        golden_jobs check "tinycoder:${SETS[i]}" "$out" >"$WORK/check.log" # wrong are those that nobody asked for
+        runs=$(wc -l <"$WORK/all.$i.jsonl") others=$(grep -c ": no result$" "$WORK/check.log")
+        [ "$others $(tail -n 1 "$WORK/check.log")" = "$((runs - EACH)) $runs runs, $((runs - EACH)) wrong" ] ||
+            fail "client $i: not the recorded ids"
+        jobs=$((jobs + EACH))
+        [ "$(wc -l <"$out")" = "$EACH" ] || fail "$out: $(wc -l <"$out") lines"
     done
 done
 [ "$(queue)" = "0 0 $jobs" ] || fail "in the queue (queued, running, finished): $(queue), not 0 0 $jobs"
