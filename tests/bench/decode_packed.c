@@ -1,10 +1,10 @@
 /* decode packed: requests that share steps as they come, against batches that are held.
  *
  * Held is what an engine does that has no scheduler: as many requests as fill the row budget with
- * their blocks enter together; in every step all of them compute the rows of the batch's block,
- * also who has nothing left to reveal there, and the whole canvas where a block is entered; the
- * next block is entered when all are done with this one; nobody enters before all are done. It is
- * spared what such engines also pay: padding prompts and answers to one length. */
+ * their blocks enter together; in every step all of them compute the rows of the batch's block, who
+ * has nothing left to reveal there, too, and the whole canvas where a block is entered; the next
+ * block is entered when all are done with this one; nobody enters before all are done. It is spared
+ * what such engines also pay: padding prompts and answers to one length. */
 #include "tests/bench/decode.h"
 
 #include "base/err.h"

@@ -1,7 +1,7 @@
 /* The demo model against ids that third-party code recorded (reference.json): the short runs, with
  * and without a cache, at many rank counts, alone and in company, and taken up again by another
- * group wherever one stood; its long runs at one rank count. Long runs, runs alone and those taken
- * up again are of some prompts; with CALORIS_TEST_ALL set, of all. */
+ * group wherever one stood; its long runs at one rank count. Long runs, runs alone and those that
+ * are taken up again are of some prompts; with CALORIS_TEST_ALL set, of all. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,9 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Every so manieth prompt has part in what takes long; most forward passes of a short run; runs of
- * the record that have a cache. */
-enum { LONG_STRIDE = 16, CUT_STRIDE = 8, ALONE_STRIDE = 4, SHORT = 16, CACHED = 80 };
+/* Of which prompts the runs are that take long (every n-th), and the share of those alone; most
+ * forward passes of a short run; runs of the record that have a cache. */
+enum { LONG_STRIDE = 16, CUT_STRIDE = 8, ALONE_SHARE = 4, SHORT = 16, CACHED = 80 };
 enum { MAX_CANVAS = 168, MAX_RUNS = 256, MAX_CUTS = 1024 };
 
 /* A recorded run, or the rest of one from where it stood. */
@@ -281,11 +281,11 @@ static void short_runs_anywhere(void **state)
     static const struct {
         int ranks, next;
     } worlds[] = {{1, 2}, {2, 3}, {3, 5}, {5, 1}};
-    const size_t stride = getenv("CALORIS_TEST_ALL") ? 1 : ALONE_STRIDE;
+    const size_t share = getenv("CALORIS_TEST_ALL") ? 1 : ALONE_SHARE;
     (void)state;
     for (size_t i = 0; i < sizeof(worlds) / sizeof(worlds[0]); i++) {
         load(false);
-        play(demo.runs, demo.n_runs / stride, worlds[i].ranks, 1);
+        play(demo.runs, demo.n_runs / share, worlds[i].ranks, 1);
         play(demo.runs, demo.n_runs, worlds[i].ranks, 16);
         assert_true(demo.n_cuts >= 2 * CACHED / CUT_STRIDE);
         play(demo.cuts, demo.n_cuts, worlds[i].next, 16);
