@@ -555,7 +555,7 @@ static int run(const struct values *v, enum verb verb)
         .weights = v->weights == 0 ? NULL : caloris_engine_format((size_t)v->weights - 1),
         .calibrate = v->calibrate,
         .isa = v->isa,
-        .profile = v->profile,
+        .profile = v->profile || serves(v), /* metrics tell the phases */
         .planned = verb == VERB_RUN ? announce_plan : NULL,
         .failed = tell_failure,
         .lost = verb == VERB_RUN ? leave_at_once : NULL,

@@ -50,7 +50,17 @@ static void learn(struct caloris_engine *engine, uint64_t rows)
         engine->longest_rows = rows;
     }
     caloris_comm_at(engine->comm, CALORIS_COMM_IDLE, 0);
-    caloris_comm_did(engine->comm, engine->counters.compute_s, engine->counters.rows);
+    const struct caloris_phase_cost *phase = engine->nn.profile.phase;
+    const struct caloris_comm_work work = {
+        .compute_s = engine->counters.compute_s,
+        .attention_s = phase[CALORIS_PHASE_QKV].seconds + phase[CALORIS_PHASE_ATTENTION].seconds +
+                       phase[CALORIS_PHASE_O].seconds,
+        .mlp_s = phase[CALORIS_PHASE_GATE_UP].seconds + phase[CALORIS_PHASE_SWIGLU].seconds +
+                 phase[CALORIS_PHASE_DOWN].seconds,
+        .head_s = phase[CALORIS_PHASE_HEAD].seconds,
+        .step_rows = rows,
+    };
+    caloris_comm_did(engine->comm, &work);
 }
 
 static int compute_step(struct caloris_engine *engine, const struct caloris_step_plan *plan,
@@ -452,8 +462,19 @@ bool caloris_engine_rank_figures(const struct caloris_engine *engine, int rank,
     struct caloris_comm_figures told;
     if (!caloris_comm_figures(engine->comm, rank, &told))
         return false;
-    *out = (struct caloris_rank_figures){told.compute_s, told.allreduce_s, told.wait_s,
-                                         told.steps,     told.rows,        told.sent_bytes};
+    *out = (struct caloris_rank_figures){
+        .compute_s = told.compute_s,
+        .allreduce_s = told.allreduce_s,
+        .wait_s = told.wait_s,
+        .attention_s = told.attention_s,
+        .mlp_s = told.mlp_s,
+        .head_s = told.head_s,
+        .steps = told.steps,
+        .rows = told.rows,
+        .allreduce_bytes = told.sent_bytes,
+    };
+    _Static_assert(sizeof(out->steps_by_rows) == sizeof(told.steps_by_rows), "the same classes");
+    memcpy(out->steps_by_rows, told.steps_by_rows, sizeof(out->steps_by_rows));
     return true;
 }
 

@@ -37,7 +37,7 @@ struct caloris_engine_options {
     const char *calibrate;
     const char
         *isa;     /* kernels up to this instruction set ("avx2"); NULL: all that every rank has */
-    bool profile; /* measure the phases of steps: caloris_engine_profile */
+    bool profile; /* measure the phases of steps: caloris_engine_profile, rank figures */
     /* NULL: none; else a made-up model of this name ("llada-1b", "llada-8b") instead of model_dir:
      * weights are invented in memory, and layers share as many distinct ones as fit in half of the
      * memory. For benchmarks. */
@@ -292,9 +292,12 @@ void caloris_engine_counters(const struct caloris_engine *engine,
 
 /* The same of any rank, a beat or two old: rank 0, on any thread, inside the body. False: nobody
  * watches (options.lost), or it has not been heard of yet. */
+enum { CALORIS_ROW_CLASSES = 12 }; /* steps of up to 1, 2, 4, … 1024 rows; of more */
 struct caloris_rank_figures {
     double compute_s, allreduce_s, wait_s;
+    double attention_s, mlp_s, head_s; /* parts of compute_s; 0 without options.profile */
     uint64_t steps, rows, allreduce_bytes;
+    uint64_t steps_by_rows[CALORIS_ROW_CLASSES];
 };
 bool caloris_engine_rank_figures(const struct caloris_engine *engine, int rank,
                                  struct caloris_rank_figures *out);

@@ -167,6 +167,7 @@ int group_send_beat(struct group_socket *s, const struct group_beat *what, struc
 {
     const struct caloris_engine_facts *facts = caloris_engine_facts(what->engine);
     const size_t n = (size_t)facts->ranks;
+    uint64_t steps_by_rows[CALORIS_ROW_CLASSES];
     Caloris__Wire__GroupBeat beat = CALORIS__WIRE__GROUP_BEAT__INIT;
     Caloris__Wire__RankFigures *figures = calloc(n, sizeof(*figures));
     Caloris__Wire__RankFigures **list = calloc(n, sizeof(Caloris__Wire__RankFigures *));
@@ -186,6 +187,15 @@ int group_send_beat(struct group_socket *s, const struct group_beat *what, struc
         figures[rank].weight_bytes = facts->shares[rank].weight_bytes;
         figures[rank].kv_bytes = facts->shares[rank].kv_bytes;
         figures[rank].work_bytes = facts->shares[rank].work_bytes;
+        figures[rank].has_attention_s = figures[rank].has_mlp_s = figures[rank].has_head_s = 1;
+        figures[rank].attention_s = told.attention_s;
+        figures[rank].mlp_s = told.mlp_s;
+        figures[rank].head_s = told.head_s;
+        if (rank == 0) {
+            memcpy(steps_by_rows, told.steps_by_rows, sizeof(steps_by_rows));
+            figures[rank].n_steps_by_rows = CALORIS_ROW_CLASSES;
+            figures[rank].steps_by_rows = steps_by_rows;
+        }
         list[rank] = &figures[rank];
         beat.n_ranks = n;
         beat.ranks = list;

@@ -53,10 +53,18 @@ is 'caloris_time_to_first_block_seconds_count' 6
 is 'caloris_tokens_per_step_count' 6
 is 'caloris_groups_lost_total' 0
 is 'caloris_ranks_ready{group="g \"1\\",model_name="tinycoder"}' 2
-for name in forward_seconds_total allreduce_seconds_total allreduce_bytes_total; do
-    grep -qE "^caloris_$name\{group=.*,rank=\"1\"\} [0-9.e+-]*[1-9]" metrics.log ||
-        fail "no $name of rank 1: $(grep "$name" metrics.log)"
+phases=()
+for phase in attention mlp head other; do
+    phases+=("forward_seconds_total\{group=.*,rank=\"1\",phase=\"$phase\"")
 done
+for name in "${phases[@]}" 'allreduce_seconds_total\{group=.*,rank="1"' 'allreduce_bytes_total\{group=.*,rank="1"'; do
+    grep -qE "^caloris_$name\} [0-9.e+-]*[1-9]" metrics.log ||
+        fail "no $name of rank 1: $(grep "seconds_total" metrics.log)"
+done
+value() { sed -n "s/^caloris_$1{group=\"g .*\"} //p" metrics.log; }
+all_classed() { current && [ "$(value batch_rows_count)" = "$(value group_steps_total)" ]; } # a step may be running
+await 10 all_classed || fail "a step is in no class of rows: $(grep -e batch_rows -e steps_total metrics.log)"
+[ "$(value batch_rows_sum)" = "$(value group_rows_total)" ] || fail "$(grep rows metrics.log)"
 grep -qE '^caloris_rank_memory_bytes\{.*,rank="1",kind="weights"\} [1-9]' metrics.log || fail "no memory"
 for sample in '"name":"caloris_accepted_jobs_total","value":8.0' \
     '"name":"caloris_jobs_total","labels":{"state":"failed"},"value":1.0'; do

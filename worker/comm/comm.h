@@ -140,14 +140,21 @@ uint64_t caloris_comm_longest_ns(const struct caloris_comm *comm);
 
 /* What a rank has done, by its last beat: for rank 0, on any thread, while the world is watched.
  * False: not known. */
+enum { CALORIS_COMM_ROW_CLASSES = 12 }; /* steps of up to 1, 2, 4, … 1024 rows; of more */
 struct caloris_comm_figures {
     double compute_s, allreduce_s, wait_s; /* in steps; moving and summing; waiting */
+    double attention_s, mlp_s, head_s;     /* parts of compute_s */
     uint64_t steps, rows, sent_bytes;
+    uint64_t steps_by_rows[CALORIS_COMM_ROW_CLASSES];
 };
 bool caloris_comm_figures(const struct caloris_comm *comm, int rank,
                           struct caloris_comm_figures *figures);
-/* This rank's own, behind a step: so long outside of all-reduces so far, so many rows. */
-void caloris_comm_did(struct caloris_comm *comm, double compute_s, uint64_t rows);
+/* This rank's own, behind a step of so many rows: seconds outside of all-reduces so far. */
+struct caloris_comm_work {
+    double compute_s, attention_s, mlp_s, head_s;
+    uint64_t step_rows;
+};
+void caloris_comm_did(struct caloris_comm *comm, const struct caloris_comm_work *work);
 
 /* Collective. NULL is fine. */
 void caloris_comm_close(struct caloris_comm *comm);

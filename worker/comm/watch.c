@@ -81,14 +81,33 @@ uint64_t caloris_comm_longest_ns(const struct caloris_comm *comm)
     return comm->longest_ns;
 }
 
-void caloris_comm_did(struct caloris_comm *comm, double compute_s, uint64_t rows)
+static uint64_t in_ns(double seconds)
+{
+    return (uint64_t)(seconds * 1e9);
+}
+
+static size_t row_class(uint64_t rows)
+{
+    size_t at = 0;
+    while (at + 1 < CALORIS_COMM_ROW_CLASSES && rows > 1u << at)
+        at++;
+    return at;
+}
+
+void caloris_comm_did(struct caloris_comm *comm, const struct caloris_comm_work *work)
 {
     const struct caloris_comm_counters *counters = &comm->counters;
-    SET(comm->progress.compute_ns, (uint64_t)(compute_s * 1e9));
-    SET(comm->progress.allreduce_ns, (uint64_t)((counters->allreduce_s - counters->wait_s) * 1e9));
-    SET(comm->progress.wait_ns, (uint64_t)(counters->wait_s * 1e9));
-    SET(comm->progress.sent_bytes, counters->bytes_sent);
-    SET(comm->progress.rows, rows);
+    struct beat_progress *progress = &comm->progress;
+    SET(progress->compute_ns, in_ns(work->compute_s));
+    SET(progress->attention_ns, in_ns(work->attention_s));
+    SET(progress->mlp_ns, in_ns(work->mlp_s));
+    SET(progress->head_ns, in_ns(work->head_s));
+    SET(progress->allreduce_ns, in_ns(counters->allreduce_s - counters->wait_s));
+    SET(progress->wait_ns, in_ns(counters->wait_s));
+    SET(progress->sent_bytes, counters->bytes_sent);
+    atomic_fetch_add_explicit(&progress->rows, work->step_rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&progress->steps_by_rows[row_class(work->step_rows)], 1,
+                              memory_order_relaxed);
 }
 
 bool caloris_comm_figures(const struct caloris_comm *comm, int rank,
@@ -101,10 +120,14 @@ bool caloris_comm_figures(const struct caloris_comm *comm, int rank,
         .compute_s = (double)report.compute_ns * 1e-9,
         .allreduce_s = (double)report.allreduce_ns * 1e-9,
         .wait_s = (double)report.wait_ns * 1e-9,
+        .attention_s = (double)report.attention_ns * 1e-9,
+        .mlp_s = (double)report.mlp_ns * 1e-9,
+        .head_s = (double)report.head_ns * 1e-9,
         .steps = report.step,
         .rows = report.rows,
         .sent_bytes = report.sent_bytes,
     };
+    memcpy(figures->steps_by_rows, report.steps_by_rows, sizeof(figures->steps_by_rows));
     return true;
 }
 

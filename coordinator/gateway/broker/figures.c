@@ -67,9 +67,23 @@ void figures_of_group(struct group *group, const Caloris__Wire__GroupBeat *beat)
     }
     for (size_t i = 0; i < group->n_ranks_told; i++) {
         const Caloris__Wire__RankFigures *from = beat->ranks[i];
-        group->ranks_told[i] = (struct rank_figures){
-            from->compute_s,  from->allreduce_s,  from->wait_s,   from->steps,     from->rows,
-            from->sent_bytes, from->weight_bytes, from->kv_bytes, from->work_bytes};
+        struct rank_figures *to = &group->ranks_told[i];
+        *to = (struct rank_figures){
+            .compute_s = from->compute_s,
+            .allreduce_s = from->allreduce_s,
+            .wait_s = from->wait_s,
+            .attention_s = from->attention_s,
+            .mlp_s = from->mlp_s,
+            .head_s = from->head_s,
+            .steps = from->steps,
+            .rows = from->rows,
+            .sent_bytes = from->sent_bytes,
+            .weight_bytes = from->weight_bytes,
+            .kv_bytes = from->kv_bytes,
+            .work_bytes = from->work_bytes,
+        };
+        for (size_t c = 0; c < from->n_steps_by_rows && c < FIGURES_ROW_CLASSES; c++)
+            to->steps_by_rows[c] = from->steps_by_rows[c];
     }
 }
 
@@ -180,9 +194,23 @@ static const struct {
      group_rows},
 };
 
-static double compute_s(const struct rank_figures *rank)
+static double attention_s(const struct rank_figures *rank)
 {
-    return rank->compute_s;
+    return rank->attention_s;
+}
+static double mlp_s(const struct rank_figures *rank)
+{
+    return rank->mlp_s;
+}
+static double head_s(const struct rank_figures *rank)
+{
+    return rank->head_s;
+}
+/* Embedding, what norms are not made on the way, plan and summaries. */
+static double other_s(const struct rank_figures *rank)
+{
+    const double other = rank->compute_s - rank->attention_s - rank->mlp_s - rank->head_s;
+    return other > 0 ? other : 0;
 }
 static double allreduce_s(const struct rank_figures *rank)
 {
@@ -212,19 +240,36 @@ static double work_bytes(const struct rank_figures *rank)
 /* Consecutive lines of a name are one family. */
 static const struct {
     const char *name, *type, *help;
-    const char *kind; /* a label, or NULL */
+    struct caloris_metrics_label label; /* or none */
     of_rank value;
 } rank_figures[] = {
-    {"caloris_forward_seconds_total", "counter", "Time in steps outside of all-reduces.", NULL,
-     compute_s},
-    {"caloris_allreduce_seconds_total", "counter", "Time in all-reduces, moving and summing.", NULL,
+#define FORWARD                                                                                    \
+    "caloris_forward_seconds_total", "counter", "Time in steps outside of all-reduces, by phase."
+#define MEMORY "caloris_rank_memory_bytes", "gauge", "Memory of a rank."
+    {FORWARD, {"phase", "attention"}, attention_s},
+    {FORWARD, {"phase", "mlp"}, mlp_s},
+    {FORWARD, {"phase", "head"}, head_s},
+    {FORWARD, {"phase", "other"}, other_s},
+    {"caloris_allreduce_seconds_total",
+     "counter",
+     "Time in all-reduces, moving and summing.",
+     {NULL, NULL},
      allreduce_s},
-    {"caloris_allreduce_wait_seconds_total", "counter",
-     "Time in all-reduces, waiting for later ranks.", NULL, wait_s},
-    {"caloris_allreduce_bytes_total", "counter", "Bytes sent in all-reduces.", NULL, sent_bytes},
-    {"caloris_rank_memory_bytes", "gauge", "Memory of a rank.", "weights", weight_bytes},
-    {"caloris_rank_memory_bytes", "gauge", "Memory of a rank.", "kv", kv_bytes},
-    {"caloris_rank_memory_bytes", "gauge", "Memory of a rank.", "work", work_bytes},
+    {"caloris_allreduce_wait_seconds_total",
+     "counter",
+     "Time in all-reduces, waiting for later ranks.",
+     {NULL, NULL},
+     wait_s},
+    {"caloris_allreduce_bytes_total",
+     "counter",
+     "Bytes sent in all-reduces.",
+     {NULL, NULL},
+     sent_bytes},
+    {MEMORY, {"kind", "weights"}, weight_bytes},
+    {MEMORY, {"kind", "kv"}, kv_bytes},
+    {MEMORY, {"kind", "work"}, work_bytes},
+#undef FORWARD
+#undef MEMORY
 };
 
 static int write_gateway(const struct caloris_broker *b, struct caloris_buf *text,
@@ -301,6 +346,36 @@ static int write_groups(const struct caloris_broker *b, struct caloris_buf *text
     return 0;
 }
 
+/* Rows of each step, as a histogram of each group. */
+static int write_batches(const struct caloris_broker *b, struct caloris_buf *text,
+                         struct caloris_err *err)
+{
+    static const char help[] = "Rows of a step, of all the jobs that share it.";
+    if (caloris_metrics_head(text, "caloris_batch_rows", "histogram", help, err) < 0)
+        return -1;
+    for (const struct group *group = b->groups; group; group = group->next) {
+        uint64_t below = 0;
+        for (size_t i = 0; group->n_ranks_told > 0 && i < FIGURES_ROW_CLASSES; i++) {
+            char most[24] = "+Inf";
+            if (i + 1 < FIGURES_ROW_CLASSES)
+                snprintf(most, sizeof(most), "%u", 1u << i);
+            const struct caloris_metrics_label labels[] = {
+                {"group", group->name}, {"model_name", group->model}, {"le", most}, {NULL, NULL}};
+            below += group->ranks_told[0].steps_by_rows[i];
+            if (caloris_metrics_value(text, "caloris_batch_rows_bucket", labels, (double)below,
+                                      err) < 0)
+                return -1;
+        }
+        const struct caloris_metrics_label labels[] = {
+            {"group", group->name}, {"model_name", group->model}, {NULL, NULL}};
+        if (caloris_metrics_value(text, "caloris_batch_rows_sum", labels, group_rows(b, group),
+                                  err) < 0 ||
+            caloris_metrics_value(text, "caloris_batch_rows_count", labels, (double)below, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int write_ranks(const struct caloris_broker *b, size_t which, struct caloris_buf *text,
                        struct caloris_err *err)
 {
@@ -308,11 +383,10 @@ static int write_ranks(const struct caloris_broker *b, size_t which, struct calo
         for (size_t rank = 0; rank < group->n_ranks_told; rank++) {
             char text_of_rank[24];
             snprintf(text_of_rank, sizeof(text_of_rank), "%zu", rank);
-            const struct caloris_metrics_label labels[] = {
-                {"group", group->name},
-                {"rank", text_of_rank},
-                {rank_figures[which].kind ? "kind" : NULL, rank_figures[which].kind},
-                {NULL, NULL}};
+            const struct caloris_metrics_label labels[] = {{"group", group->name},
+                                                           {"rank", text_of_rank},
+                                                           rank_figures[which].label,
+                                                           {NULL, NULL}};
             if (caloris_metrics_value(text, rank_figures[which].name, labels,
                                       rank_figures[which].value(&group->ranks_told[rank]), err) < 0)
                 return -1;
@@ -343,7 +417,7 @@ int figures_write(const struct caloris_broker *b, struct caloris_buf *text, stru
         caloris_metrics_histogram(text, "caloris_tokens_per_step",
                                   "Generated tokens for each forward pass of a job.",
                                   &f->tokens_per_step, err) < 0 ||
-        write_groups(b, text, err) < 0)
+        write_groups(b, text, err) < 0 || write_batches(b, text, err) < 0)
         return -1;
     for (size_t i = 0; i < COUNT(rank_figures); i++) {
         const bool again = i > 0 && strcmp(rank_figures[i].name, rank_figures[i - 1].name) == 0;

@@ -11,6 +11,8 @@
 #ifndef CALORIS_BEAT_H
 #define CALORIS_BEAT_H
 
+#include "worker/comm/comm.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -43,7 +45,10 @@ struct beat_progress {
     _Atomic uint64_t expect_ns;  /* the longest that an operation of this step should take */
     _Atomic uint32_t phase, wait;
     _Atomic uint32_t layer, in_layer; /* BEAT_NO_LAYER: the embedding; all-reduces entered in it */
-    _Atomic uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows; /* of all steps */
+    /* Of all steps: */
+    _Atomic uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows;
+    _Atomic uint64_t attention_ns, mlp_ns, head_ns;           /* parts of compute_ns */
+    _Atomic uint64_t steps_by_rows[CALORIS_COMM_ROW_CLASSES]; /* see comm.h */
 };
 
 /* A copy of it: what a beat carries. */
@@ -51,6 +56,8 @@ struct beat_report {
     uint64_t count, loaded_bytes, step, allreduces, expect_ns;
     uint32_t phase, wait, layer, in_layer;
     uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows;
+    uint64_t attention_ns, mlp_ns, head_ns;
+    uint64_t steps_by_rows[CALORIS_COMM_ROW_CLASSES];
     uint64_t asked; /* the signal that asked this process to leave; 0: none did */
 };
 void beat_read(const struct beat_progress *progress, struct beat_report *report);
