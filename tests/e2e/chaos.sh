@@ -100,11 +100,14 @@ cut_cable() # HOST
     COUNT[cable]=$((COUNT[cable] + 1))
 }
 
-# To the last byte; the gateway is killed, and has to start there.
+# To the last byte; the gateway is killed, and has to start there. While its cable is cut nobody gets
+# into the host.
+on_n1() { until hosts_run n1 "$@" 2>/dev/null; do sleep 0.5; done; }
 fill_disk()
 {
-    hosts_run n1 dd if=/dev/zero of="$STATE/ballast" bs=4k 2>/dev/null
-    { sleep 8 && hosts_run n1 rm -f "$STATE/ballast"; } &
+    # shellcheck disable=SC2016 # the inner shell expands it
+    on_n1 bash -c 'dd if=/dev/zero of="$1" bs=4k 2>/dev/null; :' fill "$STATE/ballast"
+    { sleep 8 && on_n1 rm -f "$STATE/ballast"; } &
     passing+=($!)
     shoot gateway . 'caloris-gateway '
     COUNT[disk]=$((COUNT[disk] + 1))

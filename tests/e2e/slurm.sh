@@ -115,6 +115,7 @@ rank()
 has_lines() { [ -e "$1" ] && [ "$(wc -l <"$1")" -ge "$2" ]; }
 nothing_runs() { [[ $(leftovers) != *bin/caloris-* ]]; }
 
+export CALORIS_THREADS=1 # three hosts share the cores of one, of which Slurm knows nothing
 hosts_up 3
 start_slurm
 
@@ -123,7 +124,8 @@ start_slurm
 set=tinycoder:1
 golden_jobs make "$set" >"$WORK/jobs.jsonl" || fail "no jobs of $set"
 # More of them for these jobs of Slurm's, so that a fast machine is not through before it is stopped.
-{ cat "$WORK/jobs.jsonl" && golden_jobs make tinycoder:2; } >"$WORK/many.jsonl" || fail "no jobs"
+sets=("$set" tinycoder:3 tinycoder:4 tinycoder:5)
+for one in "${sets[@]}"; do golden_jobs make "$one" || fail "no jobs of $one"; done >"$WORK/many.jsonl"
 out=$WORK/out.jsonl
 
 # srun's code is the largest of its tasks': the one that was killed has 137, those that were ended
@@ -145,8 +147,8 @@ grep -q "resume goes on" "$WORK/job-$job.log" || fail "job $job: not a word how 
 echo "SIGUSR1: the job handed back with $(wc -l <"$out") results"
 
 job=$(submit offline.sbatch "$MODEL" "$WORK/many.jsonl" "$out")
-ends "$job" 60 COMPLETED:0:0
-for one in "$set" tinycoder:2; do
+ends "$job" 100 COMPLETED:0:0
+for one in "${sets[@]}"; do
     golden_jobs check "$one" <(grep -e "\"id\":\"p...-${one#*:}\"" "$out") >"$WORK/check.log" ||
         fail "not the recorded runs"
 done
