@@ -110,20 +110,64 @@ static void ask_for_y(const struct slice *slice, size_t row, size_t rows)
     }
 }
 
-/* INT4: the slice's weights as they are multiplied. Weights are asked for as in blocks. */
-static void open_slice(const struct slice *slice, const unsigned char *w, size_t panel_bytes,
-                       const unsigned char *w_ahead, size_t ahead_bytes)
+/* The weights that memory is asked for while a slice is multiplied: the next slice, or the first of
+ * the next panels. Opening and the first blocks of rows ask for a part each, so that memory and
+ * multipliers have something to do all the time. */
+struct ahead {
+    const unsigned char *w;
+    size_t parts;
+    size_t bytes; /* of a part, for each group and panel of the slice */
+};
+
+/* What part `part` asks for: nothing beyond the last one. */
+INLINE void ask_for_part(struct block *b, const struct ahead *ahead, size_t part)
 {
-    unsigned char *to = slice->tile->opened;
-    for (size_t p = 0; p < slice->panels; p++, w += panel_bytes, w_ahead += panel_bytes) {
-        const unsigned char *block = w, *next = w_ahead;
-        for (size_t g = 0; g < slice->groups; g += BLOCK_GROUPS, block += INT4_BLOCK_BYTES) {
-            for (size_t at = 0; at < ahead_bytes * BLOCK_GROUPS; at += LINE_BYTES)
+    b->ahead_bytes = part < ahead->parts ? ahead->bytes : 0;
+    b->w_ahead = ahead->w + part * b->ahead_bytes * b->groups;
+}
+
+/* INT4: the panels as they are multiplied, to `to`; asks for weights as blocks of rows do. */
+static void open_slice(const struct block *b, size_t panels, unsigned char *to)
+{
+    for (size_t p = 0; p < panels; p++) {
+        const unsigned char *block = b->w + p * b->panel_bytes;
+        const unsigned char *next = b->w_ahead + p * b->panel_bytes;
+        for (size_t g = 0; g < b->groups; g += BLOCK_GROUPS, block += INT4_BLOCK_BYTES) {
+            for (size_t at = 0; at < b->ahead_bytes * BLOCK_GROUPS; at += LINE_BYTES)
                 __builtin_prefetch(next + at, 0, 3);
-            next += ahead_bytes * BLOCK_GROUPS;
+            next += b->ahead_bytes * BLOCK_GROUPS;
             OPEN_INT4_BLOCK(block, to);
             to += OPENED_LINES * LINE_BYTES;
         }
+    }
+}
+
+/* All rows of the tile times a slice: `b` holds what all their blocks share. The first of them asks
+ * for part `part` of what is ahead. */
+static void multiply_all_rows(const struct slice *slice, struct block b, const struct ahead *ahead,
+                              size_t part)
+{
+    const struct caloris_gemm_tile *tile = slice->tile;
+    const size_t row_bytes = caloris_row_bytes(tile->matrix->format, tile->matrix->in);
+    const unsigned char *x = tile->packed;
+    b.sums = slice->sums;
+    /* As caloris_size_deal does it, but with one division for all blocks. */
+    const size_t share = tile->all_rows / tile->all_blocks;
+    const size_t larger = tile->all_rows % tile->all_blocks;
+    for (size_t i = 0, row = 0, rows; i < tile->row_blocks; i++, row += rows) {
+        rows = share + (tile->block_first + i < larger);
+        b.x = x + slice->group * rows * GROUP_BYTES;
+        x += rows * row_bytes;
+        b.x_ahead = x + slice->group * rows * GROUP_BYTES;
+        ask_for_part(&b, ahead, part + i);
+        if (slice->group > 0)
+            b.from = b.sums;
+        if (slice->last)
+            ask_for_y(slice, row, rows);
+        multiply_block(&b, rows, slice->panels);
+        if (slice->last)
+            finish(slice, row, rows);
+        b.sums += rows * SUM_STRIDE;
     }
 }
 
@@ -131,55 +175,40 @@ static void multiply_slice(const struct slice *slice)
 {
     static const sum_number no_sums[PANEL_OUTS];
     const struct caloris_gemm_tile *tile = slice->tile;
-    const bool closed = tile->matrix->format == CALORIS_FORMAT_INT4;
-    const size_t block_bytes = caloris_block_bytes(tile->matrix->format);
-    const size_t panel_bytes = caloris_panel_bytes(tile->matrix->format, tile->matrix->in);
-    const size_t row_bytes = caloris_row_bytes(tile->matrix->format, tile->matrix->in);
+    const enum caloris_format format = tile->matrix->format;
+    const bool closed = format == CALORIS_FORMAT_INT4;
+    const size_t block_bytes = caloris_block_bytes(format);
+    const size_t panel_bytes = caloris_panel_bytes(format, tile->matrix->in);
     const unsigned char *start =
         (const unsigned char *)tile->matrix->data + slice->panel * panel_bytes;
-    const void *begin = ROWS_SIGNED ? (const void *)no_sums : start;
-    const unsigned char *w = start + LINE_BYTES + slice->group / BLOCK_GROUPS * block_bytes;
-    /* Of memory: the next slice, or the first of the next panels. Opening and the first blocks ask
-     * for a part each, so that memory and multipliers have something to do all the time. */
-    const unsigned char *ahead = slice->last ? start + slice->panels * panel_bytes + LINE_BYTES
-                                             : w + slice->groups / BLOCK_GROUPS * block_bytes;
-    const size_t could_ask = tile->row_blocks + closed;
-    const size_t askers = could_ask < ASKERS ? could_ask : ASKERS;
-    const size_t ahead_bytes = caloris_size_ceil_div(block_bytes, BLOCK_GROUPS * askers);
-    if (closed)
-        open_slice(slice, w, panel_bytes, ahead, ahead_bytes);
-    const unsigned char *x = tile->packed;
-    /* As caloris_size_deal does it, but with one division for all blocks. */
-    const size_t share = tile->all_rows / tile->all_blocks;
-    const size_t larger = tile->all_rows % tile->all_blocks;
-    for (size_t i = 0, row = 0, rows; i < tile->row_blocks; i++, row += rows) {
-        rows = share + (tile->block_first + i < larger);
-        const size_t asker = i + closed;
-        sum_number *sums = slice->sums + row * SUM_STRIDE;
-        const struct block b = {
-            .x = x + slice->group * rows * GROUP_BYTES,
-            .w = closed ? tile->opened : w,
-            .w_stride =
-                closed ? slice->groups / BLOCK_GROUPS * OPENED_LINES * LINE_BYTES : panel_bytes,
-            .groups = slice->groups,
-            .from = slice->group > 0 ? (const void *)sums : begin,
-            .from_row_bytes = slice->group > 0 ? SUM_STRIDE * sizeof(*sums) : 0,
-            .from_panel_bytes = slice->group > 0 ? LINE_BYTES
-                                : ROWS_SIGNED    ? 0
-                                                 : panel_bytes,
-            .sums = sums,
-            .panel_bytes = panel_bytes,
-            .w_ahead = asker < askers ? ahead + asker * ahead_bytes * slice->groups : w,
-            .ahead_bytes = asker < askers ? ahead_bytes : 0,
-            .x_ahead = x + (slice->group + row_bytes / GROUP_BYTES) * rows * GROUP_BYTES,
-        };
-        if (slice->last)
-            ask_for_y(slice, row, rows);
-        multiply_block(&b, rows, slice->panels);
-        if (slice->last)
-            finish(slice, row, rows);
-        x += rows * row_bytes;
+    struct block b = {
+        .w = start + LINE_BYTES + slice->group / BLOCK_GROUPS * block_bytes,
+        .w_stride = panel_bytes,
+        .panel_bytes = panel_bytes,
+        .groups = slice->groups,
+    };
+    if (slice->group > 0) { /* from the sums of each block of rows */
+        b.from_row_bytes = SUM_STRIDE * sizeof(sum_number);
+        b.from_panel_bytes = LINE_BYTES;
+    } else {
+        b.from = ROWS_SIGNED ? (const void *)no_sums : start;
+        b.from_panel_bytes = ROWS_SIGNED ? 0 : panel_bytes;
     }
+    const size_t could_ask = tile->row_blocks + closed;
+    const size_t parts = could_ask < ASKERS ? could_ask : ASKERS;
+    const struct ahead ahead = {
+        .w = slice->last ? start + slice->panels * panel_bytes + LINE_BYTES
+                         : b.w + slice->groups / BLOCK_GROUPS * block_bytes,
+        .parts = parts,
+        .bytes = caloris_size_ceil_div(block_bytes, BLOCK_GROUPS * parts),
+    };
+    if (closed) {
+        ask_for_part(&b, &ahead, 0);
+        open_slice(&b, slice->panels, tile->opened);
+        b.w = tile->opened;
+        b.w_stride = slice->groups / BLOCK_GROUPS * OPENED_LINES * LINE_BYTES;
+    }
+    multiply_all_rows(slice, b, &ahead, closed);
 }
 
 /* out_first is the first output of a panel. */
