@@ -24,6 +24,7 @@ caloris_test_packages=(
     libcmocka-dev clang-format-14 shellcheck
     clang-14 libclang-rt-14-dev        # libFuzzer
     iproute2 util-linux                # hosts made of namespaces
+    sshfs openssh-sftp-server          # a network file system
     prometheus                         # promtool, which reads our metrics
     slurm-wlm munge                    # for a cluster of them; nothing of it is configured
 )

@@ -56,11 +56,14 @@ int caloris_curve_bind(void *socket, const char *endpoint, const struct caloris_
             prepare_ipv6(socket, endpoint, err) < 0)
             return -1;
     }
-    if (zmq_bind(socket, endpoint) != 0 ||
-        zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &size) != 0)
-        return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: %s", endpoint,
-                               zmq_strerror(zmq_errno()));
-    return 0;
+    if (zmq_bind(socket, endpoint) == 0 &&
+        zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &size) == 0)
+        return 0;
+    const int why = zmq_errno();
+    const bool no_sockets =
+        (why == EPERM || why == EOPNOTSUPP) && strncmp(endpoint, "ipc:", 4) == 0;
+    return caloris_err_set(err, CALORIS_BAD_CONFIG, "%s: %s%s", endpoint, zmq_strerror(why),
+                           no_sockets ? ": a file system without sockets? Name a local place" : "");
 }
 
 int caloris_curve_dial(void *socket, const struct caloris_address *address, struct caloris_err *err)
