@@ -2,6 +2,7 @@
 #ifndef CALORIS_CLIENT_CONNECTION_H
 #define CALORIS_CLIENT_CONNECTION_H
 
+#include "base/time.h"
 #include "client/client.h"
 
 struct watch {
@@ -34,14 +35,16 @@ struct caloris_client {
     struct event *first, *last;
 };
 
+/* So long from now, on the clock of caloris_time_ns. */
+static inline uint64_t caloris_connection_deadline(uint64_t ms)
+{
+    return caloris_time_ns() + ms * 1000000;
+}
+
 /* A new socket that has been welcomed by deadline_ns, else UNREACHABLE, REFUSED or CANCELLED. */
 int caloris_connection_dial(struct caloris_client *client, uint64_t deadline_ns,
                             struct caloris_err *err);
 void caloris_connection_hang_up(struct caloris_client *client);
-
-/* Dials again and watches again what was watched, by deadline_ns. */
-int caloris_connection_again(struct caloris_client *client, uint64_t deadline_ns,
-                             struct caloris_err *err);
 
 /* Sends message and waits for its answer; events that come before it are queued. PEER_LOST: the
  * connection broke; UNREACHABLE: no answer by deadline_ns; a Failure of the gateway is an error

@@ -1,9 +1,9 @@
 /* Many submissions at a time: sent together, answered together. */
 #include "client/client.h"
 #include "client/connection.h"
+#include "client/watches.h"
 
 #include "base/err.h"
-#include "base/time.h"
 #include "proto/wire.h"
 
 enum { AT_A_TIME = 32 }; /* fewer than wait in a connection (PROTOCOL.md, "Limits") */
@@ -86,7 +86,7 @@ static size_t count_open(const struct caloris_submission *all, size_t n)
 static int exchange(struct caloris_client *client, struct caloris_submission *all, size_t n,
                     bool *known, struct caloris_err *err)
 {
-    const uint64_t deadline_ns = caloris_time_ns() + client->options.timeout_ms * 1000000;
+    const uint64_t deadline_ns = caloris_connection_deadline(client->options.timeout_ms);
     for (size_t i = 0; i < n; i++) {
         if (!all[i].answered && send_one(client, &all[i], err) < 0)
             return -1;
@@ -105,13 +105,13 @@ static int exchange(struct caloris_client *client, struct caloris_submission *al
 static int submit_some(struct caloris_client *client, struct caloris_submission *some, size_t n,
                        struct caloris_err *err)
 {
-    const uint64_t deadline_ns = caloris_time_ns() + client->options.patience_ms * 1000000;
+    const uint64_t deadline_ns = caloris_connection_deadline(client->options.patience_ms);
     struct caloris_err why = {0};
     bool known = false;
     while (!client->socket || exchange(client, some, n, &known, &why) < 0) {
         if (client->socket && why.code != CALORIS_PEER_LOST && why.code != CALORIS_AGAIN)
             return caloris_err_set(err, why.code, "%s", why.text);
-        if (caloris_connection_again(client, deadline_ns, err) < 0)
+        if (caloris_watches_dial_again(client, deadline_ns, err) < 0)
             return -1;
     }
     for (size_t i = 0; known && i < n; i++) {
@@ -125,9 +125,8 @@ static int submit_some(struct caloris_client *client, struct caloris_submission 
 int caloris_client_submit_all(struct caloris_client *client, struct caloris_submission *all,
                               size_t n, struct caloris_err *err)
 {
-    if (n > CALORIS_CLIENT_MAX_WATCHES - client->n_watches)
-        return caloris_err_set(err, CALORIS_USAGE, "more than %d jobs watched at a time",
-                               CALORIS_CLIENT_MAX_WATCHES);
+    if (caloris_watches_check_room(client, n, err) < 0)
+        return -1;
     for (size_t i = 0; i < n; i += AT_A_TIME) {
         if (submit_some(client, all + i, n - i < AT_A_TIME ? n - i : AT_A_TIME, err) < 0)
             return -1;
