@@ -16,6 +16,11 @@ json_t *caloris_json_load(const char *path, size_t max, struct caloris_err *err)
  * answer may: json_string_length has their end. Code of a failure: CALORIS_BAD_REQUEST. */
 json_t *caloris_json_parse(const char *text, size_t n, const char *what, struct caloris_err *err);
 
+/* json_loadb without duplicate keys. An integer beyond 64 bits, for which jansson refuses the whole
+ * text, is read as a real: a field that nobody heeds may hold one, and where a whole number is due
+ * its reader says that this is none. error may be NULL. */
+json_t *caloris_json_decode(const char *text, size_t n, size_t flags, json_error_t *error);
+
 /* What a document may hold, beside its bytes. Parsed, an empty object takes some 80 times the two
  * bytes that it takes in the text: bytes alone bound no memory. */
 struct caloris_json_limits {

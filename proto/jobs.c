@@ -346,7 +346,7 @@ static int parse(const char *json, size_t n, size_t most, struct caloris_job *jo
     if (caloris_json_check(json, n, &json_limits, "job", err) < 0)
         return -1;
     json_error_t error;
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    json_t *root = caloris_json_decode(json, n, JSON_ALLOW_NUL, &error);
     if (!root) {
         /* "… near 'text of the job'" is cut: prompts do not belong into logs. */
         const char *quote = strstr(error.text, " near '");

@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -230,7 +231,7 @@ int caloris_line_read(const char *text, size_t n, struct caloris_line *line,
     int rc = -1;
     *line = (struct caloris_line){.form = CALORIS_LINE_JOB};
     if (n <= CALORIS_JOB_MAX_BYTES)
-        root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+        root = caloris_json_decode(text, n, JSON_ALLOW_NUL, NULL);
     if (take_id(root, line, err) < 0)
         goto out;
     if (!root || !json_object_get(root, "body")) { /* as it is; the parser says what is wrong */

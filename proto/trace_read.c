@@ -1,6 +1,7 @@
 #include "proto/trace.h"
 
 #include "base/err.h"
+#include "base/json.h"
 #include "base/lines.h"
 
 #include <inttypes.h>
@@ -354,8 +355,8 @@ int caloris_trace_next(struct caloris_trace *trace, struct caloris_trace_entry *
     if (trace->lines.torn)
         return bad(trace, err, "ends in the middle: the recording was cut off");
     json_decref(trace->line);
-    trace->line = json_loadb(trace->lines.text.data, trace->lines.text.size,
-                             JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    trace->line =
+        caloris_json_decode(trace->lines.text.data, trace->lines.text.size, JSON_ALLOW_NUL, &error);
     if (!trace->line)
         return bad(trace, err, "column %d: %s", error.column, error.text);
     if (!json_is_object(trace->line))

@@ -181,18 +181,15 @@ struct prompts {
     size_t end[MAX_REQUESTS];
 };
 
-/* Of lines that hold no number too large for the parser, as some tests of answers do. */
 static int read_prompt(FILE *file, const char *path, const struct caloris_tokenizer *tokenizer,
                        struct caloris_ids *ids, struct caloris_err *err)
 {
     static char line[MAX_LINE_BYTES];
-    json_t *object = NULL;
-    while (!object) {
-        if (!fgets(line, sizeof(line), file))
-            return caloris_err_set(err, CALORIS_USAGE, "%s: fewer than %d good lines", path,
-                                   MAX_REQUESTS);
-        object = caloris_json_parse(line, strlen(line), path, NULL);
-    }
+    if (!fgets(line, sizeof(line), file))
+        return caloris_err_set(err, CALORIS_USAGE, "%s: fewer than %d lines", path, MAX_REQUESTS);
+    json_t *object = caloris_json_parse(line, strlen(line), path, err);
+    if (!object)
+        return -1;
     const json_t *prompt = json_object_get(object, "prompt");
     const int rc =
         json_is_string(prompt)

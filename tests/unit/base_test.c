@@ -616,19 +616,67 @@ static void test_json_limits(void **state)
     }
 }
 
+/* Integers that 64 bits hold stay integers, larger ones are reals, whatever stands around them. */
+static void test_json_big_integers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *same; /* NULL: refused */
+    } cases[] = {
+        {"[9223372036854775807, -9223372036854775808, 1.0, 7]",
+         "[9223372036854775807, -9223372036854775808, 1.0, 7]"},
+        {"[9223372036854775808,-9223372036854775809]",
+         "[9223372036854775808.0, -9223372036854775809.0]"},
+        {"{\"a\":1000000000000000019884624838656,\"b\":[9223372036854775807,2.5e-1,-3]}",
+         "{\"a\": 1e30, \"b\": [9223372036854775807, 0.25, -3]}"},
+        {"[\"9223372036854775808 \\\"9223372036854775808\",9223372036854775808]",
+         "[\"9223372036854775808 \\\"9223372036854775808\", 9223372036854775808.0]"},
+        {"[9223372036854775808,9223372036854775808.5,12345678901234567890e3]",
+         "[9223372036854775808.0, 9223372036854775808.5, 12345678901234567890e3]"},
+        {"[9223372036854775808", NULL},
+        {"[9223372036854775808,\"open", NULL},
+        {"[9223372036854775808,\"open\\", NULL},
+        {"[9223372036854775808,1e999]", NULL},
+        {"[9223372036854775808,01]", NULL},
+        {"{\"a\":9223372036854775808,\"a\":1}", NULL},
+    };
+    struct caloris_err err;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        json_t *document = caloris_json_parse(cases[i].text, strlen(cases[i].text), "it", &err);
+        json_t *same = cases[i].same ? json_loads(cases[i].same, 0, NULL) : NULL;
+        if (!document != !same || (same && !json_equal(document, same)))
+            fail_msg("%s: %s", cases[i].text, document ? "reads as something else" : err.text);
+        if (!same)
+            assert_int_equal(strncmp(err.text, "it:1:", 5), 0);
+        json_decref(document);
+        json_decref(same);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_codes),         cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_long_errors),   cmocka_unit_test(test_size_arithmetic),
-        cmocka_unit_test(test_size_parse),    cmocka_unit_test(test_size_text),
-        cmocka_unit_test(test_size_deal),     cmocka_unit_test(test_buf),
-        cmocka_unit_test(test_files),         cmocka_unit_test(test_files_appear_whole),
-        cmocka_unit_test(test_read_at),       cmocka_unit_test(test_private_folders),
-        cmocka_unit_test(test_paths),         cmocka_unit_test(test_time_text),
-        cmocka_unit_test(test_philox),        cmocka_unit_test(test_noise_depends_on_its_whole_key),
-        cmocka_unit_test(test_noise_moments), cmocka_unit_test(test_fresh_seeds),
-        cmocka_unit_test(test_scratch),       cmocka_unit_test(test_json_limits),
+        cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_long_errors),
+        cmocka_unit_test(test_size_arithmetic),
+        cmocka_unit_test(test_size_parse),
+        cmocka_unit_test(test_size_text),
+        cmocka_unit_test(test_size_deal),
+        cmocka_unit_test(test_buf),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_files_appear_whole),
+        cmocka_unit_test(test_read_at),
+        cmocka_unit_test(test_private_folders),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_time_text),
+        cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_noise_depends_on_its_whole_key),
+        cmocka_unit_test(test_noise_moments),
+        cmocka_unit_test(test_fresh_seeds),
+        cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_json_limits),
+        cmocka_unit_test(test_json_big_integers),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -222,7 +222,7 @@ static const struct {
     {"{\"w\":{\"dtype\":\"U8\",\"shape\":[9223372036854775807],\"data_offsets\":[0,0]}}", 0,
      "w: 9223372036854775807 U8 does not fit in 64 bits"},
     {"{\"w\":{\"dtype\":\"U8\",\"shape\":[9223372036854775808],\"data_offsets\":[0,0]}}", 0,
-     "too big integer"},
+     "w: shape[0] is no size"},
 
     /* tiles */
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,

@@ -412,6 +412,8 @@ static void roles_are_found(void **state)
         {added, "{\"mask_token\": \"<|x_Mask_y|>\", \"eos_token\": null}",
          "{\"eos_token\": \"</s>\", \"mask_token\": \"<s>\"}", -1, 21, 22, 24},
         {added, "{\"eos_token\": \"<nowhere>\"}", "{}", -1, -1, 22, 23},
+        /* "no limit" of Hugging Face: 10^30 */
+        {added, "{\"model_max_length\": 1000000000000000019884624838656}", "{}", -1, -1, 22, 23},
         {"[{\"id\": 24, \"content\": \"<|x_Mask_y|>\"}]", "{}", "{}", -1, -1, -1, 24},
         {"[{\"id\": 24, \"content\": \"<mask_0>\"}, {\"id\": 25, \"content\": \"<mask_1>\"}]", "{}",
          "{}", -1, -1, -1, -1},
