@@ -149,6 +149,19 @@ static int words_of(const struct table *table, const char *word)
     return option && option->type != CALORIS_OPTION_FLAG ? 2 : 1;
 }
 
+int cmd_find_verb(int argc, char **argv)
+{
+    static const struct verb any = {.wants = WANTS_GATEWAY};
+    struct table *table = calloc(1, sizeof(*table));
+    int at = 1;
+    if (table)
+        fill_table(table, &any);
+    while (at < argc && argv[at][0] == '-')
+        at += table ? words_of(table, argv[at]) : 1;
+    free(table);
+    return at < argc ? at : argc;
+}
+
 /* Where a value came from: 0 nowhere, 1 a file, 2 the environment, 3 a flag. */
 static int origin_rank(const struct caloris_conf *conf, const char *option)
 {

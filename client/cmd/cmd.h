@@ -86,6 +86,10 @@ struct verb {
 
 /* ---- args.c ---------------------------------------------------------------------------------- */
 
+/* Which of argv is the verb: options that every verb with a gateway has may stand before it. argc:
+ * none. */
+int cmd_find_verb(int argc, char **argv);
+
 /* Options of a verb from all sources. Operands may stand between options; behind "--" everything
  * is an operand. argv[0] is the verb. *done: help was served. */
 int cmd_parse(struct invocation *in, const struct verb *verb, int argc, char **argv, bool *done,

@@ -96,7 +96,8 @@ static void print_help(FILE *to)
     for (size_t i = 0; i < COUNT(other_verbs); i++)
         fprintf(to, "  %-9s %s\n", other_verbs[i].name, other_verbs[i].summary);
     fputs("\n\"caloris VERB --help\" tells more. The gateway is the one of --endpoint, of\n"
-          "CALORIS_ENDPOINT, or of the cluster's file in ~/.caloris.\n\n"
+          "CALORIS_ENDPOINT, or of the cluster's file in ~/.caloris. Options that name it may\n"
+          "stand before VERB, too.\n\n"
           "Exit codes: 0 done, 1 a job failed or was cancelled, 2 usage or configuration,\n"
           "3 no gateway answers, 4 refused, 5 no such job, 75 not yet: try again later,\n"
           "130 interrupted.\n",
@@ -121,28 +122,50 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
     return rc;
 }
 
+static bool is_one_of(const char *word, const char *a, const char *b)
+{
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0;
+}
+
+/* Options without a verb. */
+static int without_verb(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (is_one_of(argv[i], "--help", "-h")) {
+            print_help(stdout);
+            return EXIT_DONE;
+        }
+        if (is_one_of(argv[i], "--version", "-V")) {
+            puts("caloris " CALORIS_VERSION);
+            return EXIT_DONE;
+        }
+    }
+    if (argc > 1)
+        fprintf(stderr, "caloris: a verb is missing\n");
+    print_help(stderr);
+    return caloris_exit_client(CALORIS_USAGE);
+}
+
 int main(int argc, char **argv)
 {
-    const char *name = argc > 1 ? argv[1] : NULL;
-    for (size_t i = 0; name && i < COUNT(verbs); i++) {
+    const int at = cmd_find_verb(argc, argv);
+    if (at == argc)
+        return without_verb(argc, argv);
+    char *name = argv[at];
+    memmove(argv + 2, argv + 1, (size_t)(at - 1) * sizeof(*argv)); /* the verb goes first */
+    argv[1] = name;
+    for (size_t i = 0; i < COUNT(verbs); i++) {
         if (strcmp(name, verbs[i].name) == 0)
             return run_verb(&verbs[i], argc - 1, argv + 1);
     }
-    for (size_t i = 0; name && i < COUNT(other_verbs); i++) {
+    for (size_t i = 0; i < COUNT(other_verbs); i++) {
         if (strcmp(name, other_verbs[i].name) == 0)
             return verb_other(other_verbs[i].program, argc - 1, argv + 1);
     }
-    if (name &&
-        (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0 || strcmp(name, "-h") == 0)) {
+    if (strcmp(name, "help") == 0) {
         print_help(stdout);
         return EXIT_DONE;
     }
-    if (name && strcmp(name, "--version") == 0) {
-        puts("caloris " CALORIS_VERSION);
-        return EXIT_DONE;
-    }
-    if (name)
-        fprintf(stderr, "caloris: no verb %s\n", name);
-    print_help(stderr);
+    fprintf(stderr, "caloris: no verb %s; \"caloris --help\" lists them\n", name);
     return caloris_exit_client(CALORIS_USAGE);
 }

@@ -22,8 +22,8 @@ expect()
 stdout_is() { [ "$(cat "$WORK/out")" = "$1" ] || fail "stdout is \"$(cat "$WORK/out")\", not \"$1\""; }
 stdout_like() { grep -qE -- "$1" "$WORK/out" || fail "stdout is \"$(cat "$WORK/out")\", nothing like $1"; }
 
-VERBS="up run submit watch wait list show results cancel cluster group metrics presets keygen"
-for verb in $VERBS plan doctor shard; do
+VERBS="up run submit batch watch replay wait list show results cancel cluster group metrics presets keygen"
+for verb in $VERBS plan doctor shard admin; do
     expect 0 "Usage:" caloris "$verb" --help
     [ -s "$WORK/err" ] && fail "$verb --help writes to stderr"
     expect 0 "  $verb " caloris --help
@@ -46,7 +46,12 @@ stdout_like '"exact":\{.*"cache":"none"'
 
 # Usage.
 expect 2 "no verb dance" caloris dance
+expect 2 "no verb dance" caloris --json dance list
 expect 2 "Usage" caloris
+expect 2 "a verb is missing" caloris --cluster list
+stdout_is ""
+expect 0 "Usage" caloris --cluster list --help
+expect 0 "caloris 0" caloris -V
 expect 2 "needs one of" caloris run
 expect 2 "needs one of" caloris run hello --ids 1,2
 expect 2 "too many" caloris run two prompts
@@ -105,6 +110,10 @@ stdout_is ""
 # A flag beats a variable, whichever of the two options it is.
 expect 0 "" env CALORIS_ENDPOINT=ipc:///nowhere/x caloris list --cluster default
 expect 3 "nowhere" env CALORIS_ENDPOINT=ipc:///nowhere/x caloris list
+# It may stand before the verb.
+expect 0 "" env CALORIS_ENDPOINT=ipc:///nowhere/x caloris --cluster default -q --timeout=5s list --json
+stdout_like '^\{"jobs":\['
+expect 2 "a name is" caloris --cluster ../secret list
 
 # No such job: 5, by every verb that takes one.
 for verb in show results cancel watch wait; do
