@@ -301,6 +301,9 @@ static int run(const struct engine_values *v, enum engine_verb verb)
         .logits = {.in = v->logits, .out = v->out},
         .doctor = {.model_dir = v->model, .json = v->json, .to = stdout},
     };
+    if (first_process() && ((v->jobs && caloris_offline_check(&work.offline.options, &err) < 0) ||
+                            (v->logits && caloris_logits_check(&work.logits, &err) < 0)))
+        return complain(&err);
     bool report = true;
     int rc = caloris_engine_run(&engine, body, &work, &report, &err);
     if (rc < 0 && report && !told)

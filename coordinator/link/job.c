@@ -30,14 +30,6 @@ const char *link_model_name(const char *dir)
     return slash ? slash + 1 : dir;
 }
 
-int link_no_file(const char *option, const char *path, struct caloris_err *err)
-{
-    caloris_err_sys(err, "%s %s", option, path);
-    if (err)
-        err->code = CALORIS_USAGE;
-    return -1;
-}
-
 void link_model_free(struct link_model *model)
 {
     caloris_tokenizer_free(model->tokenizer);

@@ -46,9 +46,6 @@ int link_result(const struct link_model *model, const struct link_job *job,
                 const struct caloris_event *event, struct caloris_buf *json, uint64_t *tokens,
                 struct caloris_err *err);
 
-/* A file of the command line that errno keeps from being opened: USAGE. Returns -1. */
-int link_no_file(const char *option, const char *path, struct caloris_err *err);
-
 /* The result of a job that failed. */
 int link_failure(const char *id, const struct caloris_err *why, struct caloris_buf *json,
                  struct caloris_err *err);

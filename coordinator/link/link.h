@@ -28,6 +28,9 @@ struct caloris_offline_options {
     bool resume;       /* skip jobs whose id stands in out; drop a torn last line */
     struct caloris_schedule_figures *figures; /* of its steps, in the end; NULL: not wanted */
 };
+/* Its files, before anything is loaded, on the host of rank 0: USAGE for what cannot be read or
+ * written, and for results that are there without resume. */
+int caloris_offline_check(const struct caloris_offline_options *options, struct caloris_err *err);
 /* What it did, for the closing line and the exit code. */
 struct caloris_offline_report {
     uint64_t jobs, done, failed, skipped;
@@ -64,6 +67,8 @@ struct caloris_logits {
     const char *out; /* replaced */
     uint64_t inputs, rows;
 };
+int caloris_logits_check(const struct caloris_logits *logits,
+                         struct caloris_err *err); /* likewise */
 int caloris_logits_body(struct caloris_engine *engine, void *arg, struct caloris_err *err);
 
 #endif

@@ -2,7 +2,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
-#include "coordinator/link/job.h"
+#include "coordinator/link/files.h"
 #include "proto/jobs.h"
 
 #include <fcntl.h>
@@ -38,6 +38,11 @@ static int take_line(struct caloris_engine *engine, const char *line, size_t n, 
         rc = caloris_engine_logits(engine, job.ids, job.n_ids, write_rows, sink, err);
     caloris_job_free(&job);
     return rc;
+}
+
+int caloris_logits_check(const struct caloris_logits *logits, struct caloris_err *err)
+{
+    return link_files_check(&(struct link_files){"--logits", logits->in, logits->out, NULL}, err);
 }
 
 int caloris_logits_body(struct caloris_engine *engine, void *arg, struct caloris_err *err)

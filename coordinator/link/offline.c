@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/time.h"
+#include "coordinator/link/files.h"
 #include "coordinator/link/job.h"
 #include "coordinator/link/recorder.h"
 #include "coordinator/link/signals.h"
@@ -154,23 +155,28 @@ out:
     return rc;
 }
 
+int caloris_offline_check(const struct caloris_offline_options *options, struct caloris_err *err)
+{
+    const struct link_files files = {"--jobs", options->jobs, options->out, options->trace};
+    if (link_files_check(&files, err) < 0)
+        return -1;
+    return options->resume ? 0 : link_files_check_empty(options->out, err);
+}
+
+/* Once more than before the model was loaded: that may have been long ago, and now a file has each
+ * name. */
 static int open_output(struct offline *o, struct caloris_err *err)
 {
     const char *path = o->options->out;
-    struct stat in_st, out_st;
+    struct stat st;
     o->out = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (o->out < 0)
         return link_no_file("--out", path, err);
-    if (fstat(o->out, &out_st) < 0 || fstat(fileno(o->in), &in_st) < 0)
+    if (caloris_offline_check(o->options, err) < 0)
+        return -1;
+    if (fstat(o->out, &st) < 0)
         return caloris_err_sys(err, "%s", path);
-    if (out_st.st_dev == in_st.st_dev && out_st.st_ino == in_st.st_ino && S_ISREG(in_st.st_mode))
-        return caloris_err_set(err, CALORIS_USAGE, "--out %s is the file the jobs come from", path);
-    if (o->options->resume && S_ISREG(out_st.st_mode))
-        return read_results(o, err);
-    if (out_st.st_size > 0 && S_ISREG(out_st.st_mode))
-        return caloris_err_set(err, CALORIS_USAGE,
-                               "%s has results already: --resume goes on with it", path);
-    return 0;
+    return o->options->resume && S_ISREG(st.st_mode) ? read_results(o, err) : 0;
 }
 
 static int open_input(struct offline *o, struct caloris_err *err)

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "coordinator/link/files.h"
 #include "coordinator/link/progress.h"
 #include "proto/trace.h"
 
@@ -77,7 +78,7 @@ int link_recorder_open(struct link_recorder *recorder, bool resume, struct calor
     recorder->fd = open(recorder->path,
                         O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | (resume ? 0 : O_TRUNC), 0666);
     if (recorder->fd < 0)
-        return caloris_err_sys(err, "%s", recorder->path);
+        return link_no_file("--trace", recorder->path, err);
     return resume ? find_end(recorder, err) : 0;
 }
 
