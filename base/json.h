@@ -8,6 +8,9 @@
 
 struct caloris_err;
 
+/* A flag for jansson's dump functions: 0.9 is written as 0.9, not as 0.90000000000000002. */
+#define CALORIS_JSON_DIGITS JSON_REAL_PRECISION(15)
+
 /* The document in path (at most max bytes), or NULL; no string of it holds a NUL. Free with
  * json_decref. */
 json_t *caloris_json_load(const char *path, size_t max, struct caloris_err *err);

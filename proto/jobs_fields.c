@@ -1,6 +1,7 @@
 #include "proto/jobs_fields.h"
 
 #include "base/err.h"
+#include "base/json.h"
 #include "base/time.h"
 
 #include <stdio.h>
@@ -108,7 +109,8 @@ const char *caloris_job_quote(const json_t *value, char text[CALORIS_JOB_QUOTE])
     const char *large = json_is_array(value)    ? "an array"
                         : json_is_object(value) ? "an object"
                                                 : NULL;
-    char *dump = large ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    char *dump =
+        large ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | CALORIS_JSON_DIGITS);
     if (dump && strlen(dump) >= CALORIS_JOB_QUOTE)
         snprintf(text, CALORIS_JOB_QUOTE, "%.60s...", dump);
     else

@@ -1,5 +1,6 @@
 #include "client/cmd/cmd.h"
 
+#include "base/json.h"
 #include "base/time.h"
 
 #include <inttypes.h>
@@ -26,7 +27,7 @@ const char *cmd_state_name(Caloris__Wire__JobState state)
 int cmd_print_json(const struct invocation *in, json_t *object)
 {
     struct caloris_err err;
-    int rc = object ? json_dumpf(object, stdout, JSON_COMPACT) : -1;
+    int rc = object ? json_dumpf(object, stdout, JSON_COMPACT | CALORIS_JSON_DIGITS) : -1;
     json_decref(object);
     if (rc == 0 && putchar('\n') != EOF && fflush(stdout) == 0)
         return EXIT_DONE;

@@ -1,6 +1,7 @@
 #include "coordinator/plan/plan.h"
 
 #include "base/err.h"
+#include "base/json.h"
 #include "base/time.h"
 #include "coordinator/schedule/schedule.h"
 
@@ -122,7 +123,7 @@ int caloris_doctor_body(struct caloris_engine *engine, void *arg, struct caloris
     if (!report.checks)
         return 0;
     json_t *all = json_pack("{s:o, s:i}", "checks", report.checks, "errors", doctor->errors);
-    int rc = all && json_dumpf(all, doctor->to, JSON_COMPACT) == 0
+    int rc = all && json_dumpf(all, doctor->to, JSON_COMPACT | CALORIS_JSON_DIGITS) == 0
                  ? 0
                  : caloris_err_sys(err, "writing the report");
     fputc('\n', doctor->to);

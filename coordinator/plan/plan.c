@@ -1,6 +1,7 @@
 #include "coordinator/plan/plan.h"
 
 #include "base/err.h"
+#include "base/json.h"
 #include "base/size.h"
 
 #include <inttypes.h>
@@ -95,11 +96,13 @@ static void print_table(const struct caloris_engine_options *options,
             "vocabulary %zu\n",
             model->family, (double)model->parameters * 1e-6, model->layers, model->hidden,
             model->heads, model->kv_heads, model->head_dim, model->ffn, model->vocab);
-    fprintf(to,
-            "%d ranks x %d threads; weights as %s; at most %zu canvases of %zu tokens, %zu rows a "
-            "step\n\n",
-            options->ranks, options->threads, options->weights, options->max_requests,
-            options->max_canvas, options->max_step_rows);
+    fprintf(
+        to,
+        "%d rank%s x %d thread%s; weights as %s; at most %zu canvases of %zu tokens, %zu rows a "
+        "step\n\n",
+        options->ranks, options->ranks == 1 ? "" : "s", options->threads,
+        options->threads == 1 ? "" : "s", options->weights, options->max_requests,
+        options->max_canvas, options->max_step_rows);
     fprintf(to, "%4s  %-11s %-11s %-15s %-17s %10s %10s %10s %10s  %5s\n", "rank", "heads",
             "KV heads", "FFN columns", "vocabulary", "read", "weights", "K/V", "work", "load");
     for (int rank = 0; rank < options->ranks; rank++) {
@@ -164,7 +167,7 @@ static int print_json(const struct caloris_engine_options *options,
         "max_requests", (json_int_t)options->max_requests, "max_canvas",
         (json_int_t)options->max_canvas, "max_step_rows", (json_int_t)options->max_step_rows,
         "balance", 1 / fullest(shares, options->ranks).load, "ranks", ranks, "formats", formats);
-    int rc = plan && json_dumpf(plan, to, JSON_COMPACT) == 0
+    int rc = plan && json_dumpf(plan, to, JSON_COMPACT | CALORIS_JSON_DIGITS) == 0
                  ? 0
                  : caloris_err_sys(err, "writing the plan");
     fputc('\n', to);

@@ -2,6 +2,7 @@
 #include "coordinator/plan/plan.h"
 
 #include "base/err.h"
+#include "base/json.h"
 #include "base/size.h"
 #include "coordinator/schedule/schedule.h"
 
@@ -177,7 +178,8 @@ static int print_json(const struct caloris_engine_facts *facts,
                   (json_int_t)bytes_reduced(ranks, facts->ranks), "phases", phases);
     if (all && figures)
         json_object_set_new(all, "schedule", json_of_figures(figures));
-    const int rc = all && json_dumpf(all, to, JSON_COMPACT) == 0 && fputc('\n', to) != EOF
+    const int rc = all && json_dumpf(all, to, JSON_COMPACT | CALORIS_JSON_DIGITS) == 0 &&
+                           fputc('\n', to) != EOF
                        ? 0
                        : caloris_err_set(err, CALORIS_NO_MEMORY, "the profile was not written");
     json_decref(all);

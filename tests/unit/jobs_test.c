@@ -302,6 +302,7 @@ static const struct {
     {IDS "\"refresh\":0}", "refresh: 0 is not a whole number from 1"},
     {IDS "\"commit\":0}", "commit: 0 is not one of quota|threshold|factor|entropy_bounded"},
     {IDS "\"threshold\":1.01}", "threshold: 1.01 is not a number from 0 to 1"},
+    {IDS "\"threshold\":1.1}", "threshold: 1.1 is not a number from 0 to 1"},
     {IDS "\"threshold\":NaN}", "job: no JSON"},
     {IDS "\"threshold\":1e999}", "job: no JSON"},
     {IDS "\"temperature\":true}", "temperature: true is not a number"},
