@@ -127,9 +127,9 @@ int verb_replay(struct invocation *in)
     const struct flags *flags = &in->flags;
     struct player p = {
         .in = in,
-        .how = flags->json ? FOLLOW_JSON
-               : terminal  ? FOLLOW_CANVAS
-                           : FOLLOW_STEPS,
+        .how = flags->json          ? FOLLOW_JSON
+               : screen_can_paint() ? FOLLOW_CANVAS
+                                    : FOLLOW_STEPS,
         .speed = flags->step        ? 0
                  : flags->speed > 0 ? flags->speed
                                     : terminal && !flags->json,

@@ -1,5 +1,6 @@
 /* run: submit, watch, print. submit: the first of these alone. */
 #include "client/cmd/record.h"
+#include "client/cmd/screen.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -92,7 +93,7 @@ static enum follow how_to_show(const struct invocation *in)
 {
     if (in->flags.json)
         return FOLLOW_SILENT; /* the result alone is the data */
-    if (isatty(STDOUT_FILENO))
+    if (screen_can_paint())
         return in->flags.view ? FOLLOW_CANVAS : FOLLOW_ANSWER;
     return in->flags.view ? FOLLOW_STEPS : FOLLOW_SILENT;
 }

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <time.h>
@@ -111,6 +112,12 @@ int screen_key(struct screen *screen, char *key, struct caloris_err *err)
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+
+bool screen_can_paint(void)
+{
+    const char *term = getenv("TERM");
+    return isatty(STDOUT_FILENO) && !(term && strcmp(term, "dumb") == 0);
+}
 
 static bool is_painted(const struct screen *screen)
 {

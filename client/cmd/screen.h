@@ -18,6 +18,9 @@ struct screen {
     bool dirty; /* the view knows more than the screen shows */
 };
 
+/* stdout is a terminal, and none of TERM=dumb, which cannot move its cursor. */
+bool screen_can_paint(void);
+
 int screen_open(struct screen *screen, enum follow how, FILE *lines, struct caloris_err *err);
 
 /* Takes in a step and shows it, then holds it for delay_ms. Without a delay the terminal gets the

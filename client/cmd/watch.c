@@ -1,5 +1,6 @@
 /* watch: what happens to a job. wait: until jobs have ended. */
 #include "client/cmd/record.h"
+#include "client/cmd/screen.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -37,10 +38,10 @@ int verb_watch(struct invocation *in)
     Caloris__Wire__JobState state;
     uint64_t job;
     bool terminal = isatty(STDOUT_FILENO);
-    enum follow how = in->flags.json   ? FOLLOW_JSON
-                      : !terminal      ? FOLLOW_STEPS
-                      : in->flags.view ? FOLLOW_CANVAS
-                                       : FOLLOW_ANSWER;
+    enum follow how = in->flags.json        ? FOLLOW_JSON
+                      : !screen_can_paint() ? FOLLOW_STEPS
+                      : in->flags.view      ? FOLLOW_CANVAS
+                                            : FOLLOW_ANSWER;
     int rc;
     if (cmd_job_number(in->operands[0], &job, &err) < 0 ||
         (records && recorder_open(records, in, &err) < 0))

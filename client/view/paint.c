@@ -157,7 +157,8 @@ static void clamp_size(size_t *columns, size_t *rows)
     *rows = *rows < LEAST_ROWS ? LEAST_ROWS : *rows > MOST ? MOST : *rows;
 }
 
-/* The status line, cut to the width; what is above and below the window, if anything is. */
+/* The status line, cut to the width less that of the "^C" that a terminal writes behind it; what is
+ * above and below the window, if anything is. */
 static int paint_status(struct caloris_view *view, const struct lines *lines, size_t top,
                         size_t shown, size_t columns, struct caloris_buf *to,
                         struct caloris_err *err)
@@ -168,7 +169,8 @@ static int paint_status(struct caloris_view *view, const struct lines *lines, si
         rc = caloris_buf_printf(&text, err, "  lines %zu-%zu of %zu", top + 1, top + shown,
                                 lines->count);
     if (rc == 0) {
-        size_t n = text.size < columns ? text.size : columns;
+        const size_t most = columns - strlen("^C");
+        const size_t n = text.size < most ? text.size : most;
         const char *colour = colours[STYLE_STATUS][view->colours];
         rc = caloris_buf_printf(to, err, "%s%.*s%s", colour, (int)n, text.data,
                                 *colour ? PLAIN : "");

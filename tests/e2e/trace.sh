@@ -100,9 +100,12 @@ steps=$(grep -c '^step ' "$WORK/replayed")
 [ "$steps" = "$(grep -c '"step"' "$WORK/run.jsonl")" ] || fail "$steps steps replayed"
 [ "$(caloris replay --json "$WORK/json.jsonl" | wc -l)" = 98 ] || fail "replay --json"
 if command -v script >/dev/null; then
-    script -qec "caloris replay $WORK/run.jsonl --speed 100" /dev/null >"$WORK/painted" </dev/null
+    TERM=xterm script -qec "caloris replay $WORK/run.jsonl --speed 100" /dev/null >"$WORK/painted" </dev/null
     grep -q "masks left 0" "$WORK/painted" || fail "replay on a terminal: no last frame"
     [ "$(grep -o $'\e\\[?25[hl]' "$WORK/painted" | tail -n 1)" = $'\e[?25h' ] || fail "no cursor"
+    TERM=dumb script -qec "caloris replay $WORK/run.jsonl --speed 100" /dev/null >"$WORK/painted" </dev/null
+    grep -q "^step " "$WORK/painted" || fail "replay on a dumb terminal: no steps"
+    ! grep -q $'\e' "$WORK/painted" || fail "a dumb terminal is painted on"
 fi
 
 # ---- what is no recording ------------------------------------------------------------------------
