@@ -96,7 +96,8 @@ int caloris_doctor_body(struct caloris_engine *engine, void *arg, struct caloris
     caloris_plan_line(facts, plan, sizeof(plan));
 
     say(&report, FINE, "version", "caloris %s", CALORIS_VERSION);
-    say(&report, FINE, "world", "%d ranks by %s", facts->ranks, facts->transport);
+    say(&report, FINE, "world", "%d rank%s by %s", facts->ranks, facts->ranks == 1 ? "" : "s",
+        facts->transport);
     if (facts->isa_warning)
         say(&report, WARNING, "kernels", "%s", facts->isa_warning);
     if (facts->core_warning)

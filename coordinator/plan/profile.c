@@ -122,11 +122,16 @@ static double fill_of(const struct caloris_schedule_figures *figures)
 
 static void print_figures(const struct caloris_schedule_figures *figures, FILE *to)
 {
-    fprintf(to,
-            "%.1f rows a step; in %" PRIu64 " steps requests waited: those were filled to %.0f %% "
-            "of the row budget; packing and deciding took %.3f s, %.2f %% of the steps' time\n",
-            part_of((double)figures->rows, (double)figures->steps), figures->crowded_steps,
-            100 * fill_of(figures), figures->own_s, 100 * part_of(figures->own_s, figures->step_s));
+    fprintf(to, "%.1f rows a step; ", part_of((double)figures->rows, (double)figures->steps));
+    if (figures->crowded_steps > 0)
+        fprintf(to,
+                "in %" PRIu64 " steps requests waited: those were filled to %.0f %% of the row "
+                "budget; ",
+                figures->crowded_steps, 100 * fill_of(figures));
+    else
+        fprintf(to, "no request waited for room; ");
+    fprintf(to, "packing and deciding took %.3f s, %.2f %% of the steps' time\n", figures->own_s,
+            100 * part_of(figures->own_s, figures->step_s));
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
