@@ -242,9 +242,14 @@ const struct caloris_program engine_program = {
              "caloris-engine plan [--model DIR] --ranks N [--weights FORMAT] [--json]\n"
              "caloris-engine doctor [--model DIR] [--json]\n"
              "caloris-engine shard MODEL_DIR --out DIR --weights FORMAT",
-    .about = "Computes denoising steps of a masked-diffusion language model in tensor parallel "
-             "over any number of ranks: "
-             "as a group of a gateway, or offline from a file of jobs (proto/JOBS.md).",
+    .about =
+        "Computes denoising steps of a masked-diffusion language model in tensor parallel "
+        "over any number of ranks: "
+        "as a group of a gateway, or offline from a file of jobs (proto/JOBS.md). Exit codes: 0 "
+        "done, also where single jobs failed, 2 bad configuration or model (do not restart), "
+        "69 a rank or the gateway is lost (restart), 70 internal error, 75 stopped "
+        "by a signal or the end of its time: start it again to go on; doctor: 1 something "
+        "is wrong; shard: 130 interrupted.",
     .options = options,
     .n_options = sizeof(options) / sizeof(options[0]),
 };
