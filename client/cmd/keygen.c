@@ -66,8 +66,11 @@ int verb_keygen(struct invocation *in)
         return cmd_fail(in, &err);
     int rc = caloris_keys_write(path, &keys, name, &err);
     explicit_bzero(keys.secret_key, sizeof(keys.secret_key));
-    if (rc < 0)
+    if (rc < 0) {
+        if (err.code == CALORIS_IO && in->flags.out) /* a place of the command line */
+            err.code = CALORIS_USAGE;
         return cmd_fail(in, &err);
+    }
     cmd_say(in, "%s is yours alone; %s.pub is for others", path, path);
     if (in->flags.json)
         return cmd_print_json(

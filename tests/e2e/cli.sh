@@ -62,6 +62,7 @@ expect 2 "is no job number" caloris show first
 expect 2 "missing" caloris wait
 expect 2 "a name is" caloris list --cluster ../secret
 expect 2 "needs keys" caloris list --endpoint tcp://127.0.0.1:5555
+expect 2 "none/key: No such file" caloris keygen -o "$WORK/none/key"
 expect 2 "" caloris up --model "$WORK/none" -- true
 
 # Nobody is there: 3, and the endpoint is named.
