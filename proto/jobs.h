@@ -212,6 +212,8 @@ struct caloris_job_result {
     size_t n_ids;
     const int32_t *canvas; /* [n_canvas]: all; NULL unless the prompt had holes */
     size_t n_canvas;
+    const char *canvas_text; /* [canvas_text_bytes]: its text; NULL: none */
+    size_t canvas_text_bytes;
     const char *text; /* [text_bytes]; NULL where the model has no tokenizer */
     size_t text_bytes;
     const char *finish_reason;                 /* "stop": an EOS or EoT came; "length" */

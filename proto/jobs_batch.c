@@ -279,8 +279,9 @@ static json_t *make_choice(const struct caloris_line *line, const json_t *answer
 /* What their form has no place for stands in "caloris". */
 static json_t *make_body(const struct caloris_line *line, uint64_t job, const json_t *result)
 {
-    static const char *const figures[] = {"ids",   "canvas",  "forward_passes", "steps",     "rows",
-                                          "ranks", "timings", "seed",           "candidates"};
+    static const char *const figures[] = {"ids",   "canvas",    "canvas_text", "forward_passes",
+                                          "steps", "rows",      "ranks",       "timings",
+                                          "seed",  "candidates"};
     char id[64];
     json_t *more = json_object();
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {

@@ -133,6 +133,10 @@ static int fill(json_t *object, const struct caloris_job_result *result, struct 
         return -1;
     if (result->canvas && put(object, "canvas", id_array(result->canvas, result->n_canvas)) < 0)
         return -1;
+    if (result->canvas && result->canvas_text &&
+        put(object, "canvas_text",
+            clean_string(result->canvas_text, result->canvas_text_bytes, err)) < 0)
+        return -1;
     if (result->text &&
         put(object, "text", clean_string(result->text, result->text_bytes, err)) < 0)
         return -1;

@@ -57,11 +57,12 @@ static void print_figures(const struct invocation *in, const json_t *result)
     double seconds =
         json_number_value(json_object_get(json_object_get(result, "timings"), "denoise_s"));
     cmd_say(in,
-            "%" JSON_INTEGER_FORMAT " rank%s, %" JSON_INTEGER_FORMAT " steps (%" JSON_INTEGER_FORMAT
-            " forward passes), %" JSON_INTEGER_FORMAT
+            "%" JSON_INTEGER_FORMAT " rank%s, %" JSON_INTEGER_FORMAT
+            " step%s (%" JSON_INTEGER_FORMAT " forward pass%s), %" JSON_INTEGER_FORMAT
             " tokens, %.2f tokens per step, %.1f tokens/s",
-            ranks, ranks == 1 ? "" : "s", steps, passes, tokens,
-            steps ? (double)tokens / (double)steps : 0, seconds > 0 ? (double)tokens / seconds : 0);
+            ranks, ranks == 1 ? "" : "s", steps, steps == 1 ? "" : "s", passes,
+            passes == 1 ? "" : "es", tokens, steps ? (double)tokens / (double)steps : 0,
+            seconds > 0 ? (double)tokens / seconds : 0);
 }
 
 /* {"error": {"code", "message"}} */
@@ -76,11 +77,13 @@ int cmd_print_result_json(const struct invocation *in, const char *what, const j
                           bool figures)
 {
     const json_t *error = json_object_get(result, "error");
-    const json_t *text = json_object_get(result, "text");
+    /* Nothing was to be generated: what is wanted is the prompt with its holes filled. */
+    const bool filled = json_array_size(json_object_get(result, "ids")) == 0;
+    const json_t *text = json_object_get(result, filled ? "canvas_text" : "text");
     int rc = error ? print_error(in, what, error)
              : json_is_string(text)
                  ? print_text(in, json_string_value(text), json_string_length(text))
-                 : print_ids(in, json_object_get(result, "ids"));
+                 : print_ids(in, json_object_get(result, filled ? "canvas" : "ids"));
     if (rc == EXIT_DONE && figures)
         print_figures(in, result);
     return rc;

@@ -243,19 +243,35 @@ static int describe_answers(const struct link_model *model, const struct link_jo
     return 0;
 }
 
+/* The prompt with its holes filled, and the answer: whoever asked for no more than the former has
+ * an empty answer. */
+static int describe_canvas(const struct link_model *model, const struct link_job *job,
+                           const int32_t *canvas, size_t completion_tokens,
+                           struct caloris_buf *text, struct caloris_err *err)
+{
+    if (!job->hole || !model->tokenizer)
+        return 0;
+    return caloris_buf_append(text, "", 0, err) < 0
+               ? -1
+               : caloris_tokenizer_decode(model->tokenizer, canvas, job->prompt + completion_tokens,
+                                          false, text, err);
+}
+
 int link_result(const struct link_model *model, const struct link_job *job,
                 const struct caloris_event *event, struct caloris_buf *json, uint64_t *tokens,
                 struct caloris_err *err)
 {
     const struct caloris_request *request = event->request;
     struct caloris_job_answer *answers = calloc(event->n_answers, sizeof(*answers));
-    struct caloris_buf texts = CALORIS_BUF(MAX_TEXT_BYTES);
+    struct caloris_buf texts = CALORIS_BUF(MAX_TEXT_BYTES), whole = CALORIS_BUF(MAX_TEXT_BYTES);
     int rc = -1;
     if (!answers) {
         caloris_err_sys(err, "%zu answers", event->n_answers);
         goto out;
     }
-    if (describe_answers(model, job, event, answers, &texts, err) < 0)
+    if (describe_answers(model, job, event, answers, &texts, err) < 0 ||
+        describe_canvas(model, job, event->answers[0].canvas, answers[0].completion_tokens, &whole,
+                        err) < 0)
         goto out;
     const struct caloris_job_result result = {
         .id = job->id,
@@ -263,6 +279,8 @@ int link_result(const struct link_model *model, const struct link_job *job,
         .n_ids = request->length - request->prompt,
         .canvas = job->hole ? event->answers[0].canvas : NULL,
         .n_canvas = request->length,
+        .canvas_text = whole.data,
+        .canvas_text_bytes = whole.size,
         .text = answers[0].text,
         .text_bytes = answers[0].text_bytes,
         .finish_reason = answers[0].finish_reason,
@@ -287,6 +305,7 @@ out:
     if (rc < 0)
         caloris_err_prefix(err, "the result");
     caloris_buf_free(&texts);
+    caloris_buf_free(&whole);
     free(answers);
     return rc;
 }

@@ -83,6 +83,7 @@ caloris run -q --json --trace "$WORK/json.jsonl" --preset exact --early-stop fal
     "$prompt" >"$WORK/result"
 caloris run -q --json --trace "$WORK/hole.jsonl" --hole '[M]' --gen-length 0 \
     "$(printf 'def f(a):\n    return [M]\n')" >"$WORK/filled"
+caloris run -q --raw --hole '[M]' --gen-length 0 "$(printf 'def f(a):\n    return [M]')" >"$WORK/filled.txt"
 caloris watch 1 --trace "$WORK/late.jsonl" >/dev/null 2>"$WORK/late.err"
 INSIDE
 export WORK
@@ -91,6 +92,8 @@ checked "$WORK/run.jsonl" 1
 checked "$WORK/json.jsonl" 1
 checked "$WORK/hole.jsonl" 1
 grep -q '"canvas":\[' "$WORK/filled" || fail "only a hole to fill: $(cat "$WORK/filled")"
+grep -q '"canvas_text":"user.*return ' "$WORK/filled" || fail "no text of it: $(cat "$WORK/filled")"
+[ "$(head -n 1 "$WORK/filled.txt")" = "def f(a):" ] || fail "a hole to fill prints $(cat "$WORK/filled.txt")"
 [ "$(wc -l <"$WORK/json.jsonl")" = 98 ] || fail "96 steps, $(wc -l <"$WORK/json.jsonl") lines"
 grep -q "no step was seen" "$WORK/late.err" || fail "watching what has ended: $(cat "$WORK/late.err")"
 

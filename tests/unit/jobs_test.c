@@ -457,6 +457,12 @@ static void writes_results(void **state)
     result.n_canvas = 3;
     assert_int_equal(caloris_job_result_write(&result, &json, &err), 0);
     assert_string_equal(json.data, "{\"id\":\"j\",\"ids\":[7,8],\"canvas\":[1,7,8]," REST);
+    result.canvas_text = "(ab";
+    result.canvas_text_bytes = 3;
+    caloris_buf_clear(&json);
+    assert_int_equal(caloris_job_result_write(&result, &json, &err), 0);
+    assert_string_equal(
+        json.data, "{\"id\":\"j\",\"ids\":[7,8],\"canvas\":[1,7,8],\"canvas_text\":\"(ab\"," REST);
 
     caloris_buf_clear(&json);
     result.resumed = true;
