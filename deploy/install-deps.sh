@@ -80,6 +80,10 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     for argument in "$@"; do
         case $argument in
         --no-install) options+=(--no-install) ;;
+        -h | --help)
+            sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+            exit 0
+            ;;
         --tests) packages+=("${caloris_test_packages[@]}") ;;
         *)
             echo "Usage: $0 [--tests] [--no-install]" >&2
