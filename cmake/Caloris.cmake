@@ -2,8 +2,11 @@
 #
 #   caloris_library(NAME SOURCES … USES other libraries of ours … LINKS outside targets …)
 #   caloris_program(NAME SOURCES … USES … LINKS …)
-#   caloris_test(NAME SOURCES … USES … LINKS … LABELS … [TIMEOUT s] [PROCESSORS n] [ARGS …])
+#   caloris_test(NAME SOURCES … USES … LINKS … LABELS … [TIMEOUT s] [PROCESSORS n] [COST s] [ARGS …])
 #   caloris_mpi_test(NAME SOURCES … USES … RANKS 1 2 3 … LABELS … [TIMEOUT s])
+#
+# PROCESSORS: what a test keeps busy; 1 also where it mostly waits. COST: about how long such a one takes,
+# so that ctest starts it early and has others to run beside it.
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
@@ -78,12 +81,15 @@ set(CALORIS_TEST_ENVIRONMENT
   CACHE INTERNAL "")
 
 function(_caloris_test_properties name)
-  cmake_parse_arguments(arg "" "TIMEOUT;PROCESSORS" "LABELS" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT;PROCESSORS;COST" "LABELS" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 60)
   endif()
   if(NOT arg_PROCESSORS)
     set(arg_PROCESSORS 1)
+  endif()
+  if(arg_COST)
+    set_tests_properties(${name} PROPERTIES COST ${arg_COST})
   endif()
   set_tests_properties(${name} PROPERTIES
     LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} PROCESSORS ${arg_PROCESSORS}
@@ -97,12 +103,12 @@ function(_caloris_test_properties name)
 endfunction()
 
 function(caloris_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT;PROCESSORS" "SOURCES;USES;LINKS;LABELS;ARGS" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT;PROCESSORS;COST" "SOURCES;USES;LINKS;LABELS;ARGS" ${ARGN})
   add_executable(test_${name} ${arg_SOURCES})
   _caloris_link(test_${name} PRIVATE USES ${arg_USES} LINKS ${arg_LINKS} cmocka::cmocka)
   add_test(NAME ${name} COMMAND test_${name} ${arg_ARGS})
   _caloris_test_properties(${name} LABELS ${arg_LABELS} TIMEOUT ${arg_TIMEOUT}
-    PROCESSORS ${arg_PROCESSORS})
+    PROCESSORS ${arg_PROCESSORS} COST ${arg_COST})
 endfunction()
 
 # The same program under mpirun, once for each rank count.
@@ -111,16 +117,21 @@ function(caloris_mpi_test name)
   add_executable(test_${name} ${arg_SOURCES})
   _caloris_link(test_${name} PRIVATE USES ${arg_USES} LINKS ${arg_LINKS} cmocka::cmocka)
   foreach(ranks IN LISTS arg_RANKS)
+    set(processors 2)
+    if(ranks EQUAL 1)
+      set(processors 1)
+    endif()
     add_test(NAME ${name}_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:test_${name}>)
-    _caloris_test_properties(${name}_${ranks} LABELS ${arg_LABELS} TIMEOUT ${arg_TIMEOUT} PROCESSORS 2)
+    _caloris_test_properties(${name}_${ranks} LABELS ${arg_LABELS} TIMEOUT ${arg_TIMEOUT}
+      PROCESSORS ${processors})
   endforeach()
 endfunction()
 
 # A shell test: tests/e2e/NAME.sh drives the real programs. A clean tree stays clean: it works in a
 # temporary directory that tests/e2e/lib.sh makes and removes.
 function(caloris_script_test name script)
-  cmake_parse_arguments(arg "" "TIMEOUT;PROCESSORS" "LABELS;ARGS" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT;PROCESSORS;COST" "LABELS;ARGS" ${ARGN})
   add_test(NAME ${name} COMMAND bash ${script} ${arg_ARGS})
   _caloris_test_properties(${name} LABELS ${arg_LABELS} TIMEOUT ${arg_TIMEOUT}
-    PROCESSORS ${arg_PROCESSORS})
+    PROCESSORS ${arg_PROCESSORS} COST ${arg_COST})
 endfunction()
