@@ -103,16 +103,17 @@ start()
     await 20 grep -q ready "$WORK/ready" || fail "no gateway"
 }
 export CALORIS_ENDPOINT=ipc://$WORK/queue/clients.sock
+golden_jobs make tinycoder:1:16 >"$WORK/some.jsonl" || fail "golden_jobs"
 start
 caloris admin backup --state "$WORK/queue" "$WORK/copy.db" >/dev/null || fail "backup"
 (
     # On a terminal, if there is one to be had: with a bar.
-    command=(caloris batch "$IN" -o "$WORK/back.jsonl" --window 30)
+    command=(caloris batch "$WORK/some.jsonl" -o "$WORK/back.jsonl" --window 12)
     command -v script >/dev/null || exec "${command[@]}" 2>"$WORK/screen"
     COLUMNS=100 exec script -qfec "${command[*]}" "$WORK/screen" >/dev/null </dev/null
 ) &
 batch=$!
-all_queued() { caloris list --json -q --limit 1 | grep -q '"queued":30\b'; }
+all_queued() { caloris list --json -q --limit 1 | grep -q '"queued":12\b'; }
 await 30 all_queued || fail "the batch is not there"
 kill -KILL $gateway
 wait $gateway 2>/dev/null
@@ -123,13 +124,13 @@ caloris-engine --model "$SOURCE/deploy/models/tinycoder" --threads 1 --name g \
     --gateway "ipc://$WORK/queue/groups.sock" 2>"$WORK/engine.log" &
 engine=$!
 wait $batch || fail "the batch did not outlive its queue: exit $?, $(tr '\r' '\n' <"$WORK/screen" | tail -n 3)"
-golden_jobs check tinycoder:1 "$WORK/back.jsonl" >"$WORK/check.log" 2>&1 || fail "not the recorded results"
-[ "$(wc -l <"$WORK/back.jsonl")" = "$lines" ] || fail "$(wc -l <"$WORK/back.jsonl") results of $lines lines"
+golden_jobs check tinycoder:1:16 "$WORK/back.jsonl" >"$WORK/check.log" 2>&1 || fail "not the recorded results"
+[ "$(wc -l <"$WORK/back.jsonl")" = 16 ] || fail "$(wc -l <"$WORK/back.jsonl") results of 16 lines"
 if command -v script >/dev/null; then
     tr '\r' '\n' <"$WORK/screen" >"$WORK/screen.log"
-    grep -qE "^.{0,4}\[#+\.+\] [0-9]+/$lines jobs, 0 failed, [0-9.]+/s, 0:[0-9]{2}:[0-9]{2} left" "$WORK/screen.log" ||
+    grep -qE "^.{0,4}\[#+\.+\] [0-9]+/16 jobs, 0 failed, [0-9.]+/s, 0:[0-9]{2}:[0-9]{2} left" "$WORK/screen.log" ||
         fail "no bar with the time that is left"
-    grep -qE "\[#{24}\] $lines/$lines jobs, 0 failed" "$WORK/screen.log" || fail "the bar does not end full"
+    grep -qE "\[#{24}\] 16/16 jobs, 0 failed" "$WORK/screen.log" || fail "the bar does not end full"
 fi
 kill -TERM $gateway $engine
 wait $gateway $engine 2>/dev/null

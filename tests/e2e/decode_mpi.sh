@@ -46,14 +46,14 @@ for model in llada llada-gqa; do
 done
 
 # The model that ships with the program, which is the default. Its runs of 96 and of 64 steps take
-# long: tests/tp/decode_demo_test.c has some of them.
+# long: tests/tp/decode_demo_test.c has some of them; offline.sh has all of 24 steps.
 while read -r set ranks transport requests; do
     golden_jobs make "$set" >"$WORK/jobs.jsonl" || fail "no jobs of $set"
     launcher "$ranks" "$transport"
     engine --jobs "$WORK/jobs.jsonl" --max-requests "$requests"
     check "$set" "$ranks" "$transport, $requests requests"
 done <<'RUNS'
-tinycoder:1 2 mpi 8
+tinycoder:1:16 2 mpi 8
 tinycoder:3 3 mpi 1
 tinycoder:3 2 threads 16
 tinycoder:4 1 mpi 1

@@ -179,6 +179,10 @@ done
 CLIENT
 export WORK
 
+# Half of the jobs are enough to be still at work when something is stopped.
+set=tinycoder:1:20
+golden_jobs make "$set" >"$WORK/jobs.jsonl" || fail "no jobs of $set"
+
 job=$(submit serve.sbatch "$MODEL" "$WORK/state")
 log=$WORK/job-$job.log
 await 20 grep -qs "knows us" "$log" || fail "no group under job $job"

@@ -5,7 +5,8 @@
  *   golden_jobs logits SET INPUT…    {"ids": […]} lines of the named inputs of cases.json
  *
  * SET is a model of tests/golden/models (its decodes), tinycoder (the runs of the demo model's
- * reference.json), or tinycoder:N, the runs of one setting (params number N of each prompt).
+ * reference.json), tinycoder:N, the runs of one setting (params number N of each prompt), or
+ * tinycoder:N:M, those of the first M prompts.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -92,8 +93,12 @@ static void add_run(json_t *all, const json_t *file, const json_t *request, size
     json_array_append_new(all, one);
 }
 
+/* Of one setting, NULL: of all; "N" or "N:M". */
 static json_t *read_reference(const char *only)
 {
+    char *end = NULL;
+    const size_t setting = only ? strtoul(only, &end, 10) : 0;
+    const size_t most = end && *end == ':' ? strtoul(end + 1, NULL, 10) : SIZE_MAX;
     json_t *file = load("deploy/models", "tinycoder", "reference.json");
     json_t *all = json_array();
     size_t i;
@@ -101,8 +106,8 @@ static json_t *read_reference(const char *only)
     json_array_foreach(json_object_get(file, "requests"), i, request)
     {
         const size_t runs = json_array_size(json_object_get(request, "runs"));
-        for (size_t number = 0; number < runs; number++) {
-            if (!only || strtoul(only, NULL, 10) == number)
+        for (size_t number = 0; number < runs && i < most; number++) {
+            if (!only || number == setting)
                 add_run(all, file, request, number);
         }
     }
