@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 unset CALORIS_ENDPOINT CALORIS_CLUSTER XDG_RUNTIME_DIR
-export TMPDIR=/tmp
+export TMPDIR=$WORK # an "up" of another test beside this one would clear what one leaves here
 MODEL=$SOURCE/deploy/models/tinycoder
 export MODEL WORK
 PARAMS="--preset exact --early-stop false --commit quota --steps 96 --gen-length 96 --block-length 96"
