@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "base/time.h"
 #include "client/client.h"
-#include "coordinator/gateway/broker/state.h"
+#include "coordinator/gateway/broker/held.h"
 #include "coordinator/gateway/store/store.h"
 #include "tests/bench/bench.h"
 
@@ -294,7 +294,7 @@ static void bench_lease(struct caloris_store *store, uint64_t queued)
     row("lease", 1, queued, ms, n, (now_ms() - start) * 1e-3);
     while (group.held) {
         struct live *live = group.held;
-        groups_unlease(&b, live);
+        held_release(&b, live);
         live_drop_unused(&b, live);
     }
     table_free(&b.live);

@@ -1,4 +1,4 @@
-#include "coordinator/gateway/broker/state.h"
+#include "coordinator/gateway/broker/held.h"
 
 #include "base/buf.h"
 #include "base/log.h"
@@ -180,7 +180,7 @@ static int lease_one(struct caloris_broker *b, struct group *group, struct lane 
     if (rc == 0)
         rc = lease_assign(b, group, lane, job, &live, err);
     if (rc == 0 && send_lease(b, live, &json) < 0) {
-        groups_unlease(b, live);
+        held_release(b, live);
         lane_enter(b, lane, job);
         live_drop_unused(b, live);
         group->free = 0;

@@ -1,4 +1,4 @@
-#include "coordinator/gateway/broker/state.h"
+#include "coordinator/gateway/broker/held.h"
 
 #include "base/log.h"
 
@@ -100,7 +100,7 @@ static void keep_ended(struct caloris_broker *b, const struct promise *p)
         return;
     if (group && p->to != TO_GROUP)
         answer_lease(b, group, CALORIS__WIRE__GATEWAY_TO_GROUP__BODY_CANCEL, p->job, live->lease);
-    groups_unlease(b, live);
+    held_release(b, live);
     hand_over_drop(b, live);
     watch_tell_state(b, live);
     live_drop_unused(b, live);

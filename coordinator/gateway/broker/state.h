@@ -318,8 +318,6 @@ int groups_drain(struct caloris_broker *b, const char *name, bool hand_back,
                  struct caloris_err *err);
 Caloris__Wire__GroupState groups_state(const struct caloris_broker *b, const struct group *group);
 struct group *groups_find(const struct caloris_broker *b, const struct caloris_peer *peer);
-/* The job is nobody's from now on. */
-void groups_unlease(struct caloris_broker *b, struct live *live);
 
 /* Hands queued jobs to groups that have room. */
 void lease_out(struct caloris_broker *b);
