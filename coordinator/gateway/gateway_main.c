@@ -23,7 +23,7 @@
 struct values {
     char *state, *name, *clients, *groups, *certificate, *authorized;
     bool token, network_fs;
-    uint64_t beat_ms, lost_ms, keep_ms, keep_free_bytes;
+    uint64_t beat_ms, lost_ms, keep_ms, keep_free_bytes, max_bytes;
     int64_t max_queued, max_running, attempts;
     int64_t log_level, log_format;
 };
@@ -100,6 +100,13 @@ static const struct caloris_option options[] = {
      .argument = "N",
      .help = "jobs that one user may have in the queue; one more is told to try again later; 0: no "
              "limit"},
+    {.name = "max-bytes",
+     .type = CALORIS_OPTION_SIZE,
+     .offset = AT(max_bytes),
+     .default_text = "4GiB",
+     .argument = "SIZE",
+     .help = "that the jobs of one user may take in the queue; one that goes beyond it is told to "
+             "try again later, one that alone is larger is refused; 0: no limit"},
     {.name = "max-running",
      .type = CALORIS_OPTION_INT,
      .offset = AT(max_running),
@@ -291,6 +298,7 @@ static int serve(const struct values *values, int signals, struct caloris_err *e
         .state = places.state,
         .keep_free_bytes = values->keep_free_bytes,
         .limits = {.max_queued = (uint64_t)values->max_queued,
+                   .max_bytes = values->max_bytes,
                    .max_running = (uint64_t)values->max_running,
                    .share = 1},
         .attempts = (uint32_t)values->attempts,

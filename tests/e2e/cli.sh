@@ -178,7 +178,7 @@ code=$?
 [ $code = 1 ] || fail "wait ended with $code: $(cat "$WORK/wait.log")"
 
 # More than the queue takes: try again, later. (A batch does so by itself.)
-caloris-gateway --state "$WORK/small" --name small --max-queued 2 >"$WORK/small.log" 2>&1 &
+caloris-gateway --state "$WORK/small" --name small --max-queued 2 --max-bytes 20KiB >"$WORK/small.log" 2>&1 &
 await 30 test -e "$HOME/.caloris/small" || fail "the small gateway does not start"
 expect 0 "" caloris submit one --cluster small
 expect 0 "" caloris submit two --cluster small
@@ -187,3 +187,11 @@ stdout_is ""
 expect 0 "" caloris cancel 1 --cluster small
 expect 0 "" caloris submit three --cluster small
 stdout_is 3
+# Likewise in bytes; what alone is more than may be is not to be tried again.
+expect 0 "" caloris cancel 2 --cluster small
+long=$(printf '%15000s' x)
+expect 0 "" caloris submit "$long" --cluster small
+expect 0 "" caloris cancel 3 --cluster small
+expect 75 "max_bytes: user $(id -un) has 15." caloris submit "$long" --cluster small
+expect 2 "max_bytes: the job takes 29." caloris submit "$long$long" --cluster small
+stdout_is ""

@@ -35,7 +35,7 @@ static int teardown(void **state)
 /* Options of the gateway: a name and a value, and so on, and NULL. */
 static void start_with(const char *const *environment)
 {
-    gateway_end(&gateway, SIGTERM);
+    gateway_end(&gateway, SIGKILL);
     for (const char *const *at = environment; *at; at += 2)
         setenv(at[0], at[1], 1);
     gateway_start_again(&gateway, LOST);
@@ -211,6 +211,95 @@ static void users_have_limits(void **state)
     hang_up(group);
 }
 
+/* A job with so long a prompt, sent without waiting for the answer. */
+static void pour(void *client, const char *key, size_t prompt_bytes)
+{
+    request message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
+    Caloris__Wire__Submit submit = CALORIS__WIRE__SUBMIT__INIT;
+    char *json = malloc(prompt_bytes + 64);
+    assert_non_null(json);
+    const int head = sprintf(json, "{\"prompt\": \"");
+    memset(json + head, 'x', prompt_bytes);
+    strcpy(json + head + prompt_bytes, "\"}");
+    submit.key = (ProtobufCBinaryData){strlen(key), (uint8_t *)(uintptr_t)key};
+    submit.job_json = (ProtobufCBinaryData){strlen(json), (uint8_t *)json};
+    message.request = 1;
+    message.body_case = REQUEST(SUBMIT);
+    message.submit = &submit;
+    send_message(client, &message);
+    free(json);
+}
+
+/* The next answer: the job that was accepted; 0: refused with this code and words. */
+static uint64_t take_accepted(void *client, const char *code, const char *words)
+{
+    from_gateway *answer = client_answer(client);
+    uint64_t job = 0;
+    if (answer->body_case == ANSWER(ACCEPTED)) {
+        job = answer->accepted->job;
+    } else {
+        assert_int_equal(answer->body_case, ANSWER(FAILURE));
+        assert_string_equal(answer->failure->code, code);
+        if (!strstr(answer->failure->text, words))
+            fail_msg("\"%s\" does not say \"%s\"", answer->failure->text, words);
+        assert_int_equal(answer->failure->has_retry_after_ms, strcmp(code, "try_again") == 0);
+    }
+    answer_free(answer);
+    return job;
+}
+
+static uint64_t submit_long(void *client, const char *key, size_t prompt_bytes)
+{
+    pour(client, key, prompt_bytes);
+    return take_accepted(client, "try_again", "KiB of jobs in the queue, and may have 100.0 KiB");
+}
+
+/* Room for three of these jobs, whichever way one leaves: with a result, cancelled; and in the next
+ * life of the gateway. */
+static void users_have_room_in_bytes(void **state)
+{
+    (void)state;
+    enum { LONG = 30000, POURED = 5 };
+    static const char *const limit[] = {"CALORIS_MAX_BYTES", "100KiB", NULL};
+    static const char *const keys[POURED] = {"a", "b", "c", "d", "e"};
+    uint64_t jobs[POURED], accepted = 0;
+    start_with(limit);
+    void *client = client_dial(&gateway);
+    for (int i = 0; i < POURED; i++) /* most likely taken in one turn */
+        pour(client, keys[i], LONG);
+    for (int i = 0; i < POURED; i++) { /* no is said before the commit, yes after it */
+        jobs[accepted] = take_accepted(client, "try_again", "max_bytes: user ");
+        accepted += jobs[accepted] > 0;
+    }
+    assert_int_equal(accepted, 3);
+    assert_int_equal(submit_long(client, "c", LONG), jobs[2]); /* known */
+    assert_int_equal(submit_long(client, "f", LONG), 0);
+    const uint64_t small = submit_long(client, "small", 10);
+    assert_true(small > 0);
+    pour(client, "never", 100 << 10);
+    assert_int_equal(take_accepted(client, "bad_request", "max_bytes: the job takes 100."), 0);
+
+    start_with(limit);
+    hang_up(client);
+    client = client_dial(&gateway);
+    assert_int_equal(submit_long(client, "f", LONG), 0);
+    void *group = group_dial(&gateway, "g", 1);
+    expect_lease(group, jobs[0]);
+    struct lease held = group_take_lease(group); /* what runs counts, too */
+    assert_int_equal(held.job, jobs[1]);
+    assert_true(submit_long(client, "f", LONG) > 0);
+    assert_int_equal(submit_long(client, "g", LONG), 0);
+    client_cancel(client, jobs[2]);
+    assert_true(submit_long(client, "g", LONG) > 0);
+    assert_int_equal(submit_long(client, "h", LONG), 0);
+    client_cancel(client, held.job);
+    client_cancel(client, small);
+    assert_true(submit_long(client, "h", LONG) > 0);
+    assert_int_equal(submit_long(client, "i", LONG), 0);
+    hang_up(client);
+    hang_up(group);
+}
+
 /* ---- poison ---------------------------------------------------------------------------------- */
 
 static from_gateway *await_crashes(void *client, uint64_t job, uint32_t crashes)
@@ -362,6 +451,7 @@ int main(void)
         CASE(models_route),
         CASE(deadlines_pass),
         CASE(users_have_limits),
+        CASE(users_have_room_in_bytes),
         CASE(poison_ends_as_a_dead_letter),
         CASE(room_is_made_for_who_must_be_alone),
         CASE(old_results_are_forgotten),

@@ -56,7 +56,7 @@ expect 2 "a TCP address needs keys" caloris list --endpoint tcp://127.0.0.1:1
 
 # ---- who may do what ----
 
-{ printf 'limits\n    max_priority = 0\n'; cat bob.key.pub; } >authorized/bob
+{ printf 'limits\n    max_priority = 0\n    max_bytes = 4KiB\n'; cat bob.key.pub; } >authorized/bob
 { cat worker.key.pub; echo 'rights = "serve"'; } >authorized/worker
 { cat boss.key.pub; echo 'rights = "submit read-all admin"'; } >authorized/boss
 { cat janitor.key.pub; echo 'rights = "admin read-own"'; } >authorized/janitor
@@ -89,6 +89,7 @@ grep -q alice out && fail "bob sees whose the jobs are: $(cat out)"
 as boss expect 0 "" caloris list --count
 has out "alice " || fail "the boss does not see whose the jobs are: $(cat out)"
 as bob expect 2 "priority: 1; with your key it is 0 at most" caloris submit --priority 1 x
+as bob expect 2 "max_bytes: the job takes" caloris submit "$(printf '%5000s' x)"
 as bob expect 0 "" caloris submit -q --priority -1 x
 as bob expect 0 "" caloris cancel "$(cat out)"
 as worker expect 4 "needs the right submit" caloris submit x
@@ -138,7 +139,7 @@ as boss expect 0 "" caloris results "$job"
 # A set that is wrong changes nothing, and says where.
 echo 'rihgts = "admin"' >>authorized/bob
 kill -HUP $gateway
-await 10 has gateway.log "the keys stay as they were: authorized/bob:8: unknown name rihgts" ||
+await 10 has gateway.log "the keys stay as they were: authorized/bob:9: unknown name rihgts" ||
     fail "a wrong file is not named"
 as bob expect 0 "" caloris list
 

@@ -269,18 +269,21 @@ static void authorized_files(void **state)
     assert_string_equal(who.user, "alice");
     assert_int_equal(who.rights, RIGHT_SUBMIT | RIGHT_READ_OWN);
     assert_int_equal(who.max_queued, 0);
+    assert_int_equal(who.max_bytes, 0);
     assert_int_equal(who.share, 1);
     assert_int_equal(who.max_priority, 100);
     assert_string_equal(who.key, MANUAL_PUBLIC);
 
-    snprintf(text, sizeof(text),
-             "user = \"bob\"\nrights = \"serve, admin read-all\"\nlimits\n    max_queued = 7\n"
-             "    max_running = 2\n    share = 10\n    max_priority = -5\n%s",
-             key);
+    snprintf(
+        text, sizeof(text),
+        "user = \"bob\"\nrights = \"serve, admin read-all\"\nlimits\n    max_queued = 7\n"
+        "    max_bytes = 1.5GiB\n    max_running = 2\n    share = 10\n    max_priority = -5\n%s",
+        key);
     assert_int_equal(authorized_read("d/alice", text, strlen(text), &who, &err), 0);
     assert_string_equal(who.user, "bob");
     assert_int_equal(who.rights, RIGHT_SERVE | RIGHT_ADMIN | RIGHT_READ_ALL);
     assert_int_equal(who.max_queued, 7);
+    assert_int_equal(who.max_bytes, 3u << 29);
     assert_int_equal(who.max_running, 2);
     assert_int_equal(who.share, 10);
     assert_int_equal(who.max_priority, -5);
@@ -306,6 +309,9 @@ static void authorized_files(void **state)
         {"limits\n    share = 1001", "from 1 to 1000"},
         {"limits\n    max_queued = -1", "d/alice:2: limits/max_queued"},
         {"limits\n    max_queued = 99999999999999999999", "d/alice:2: limits/max_queued"},
+        {"limits\n    max_bytes = 0", "d/alice:2: limits/max_bytes: \"0\" is no size"},
+        {"limits\n    max_bytes = -1GiB", "d/alice:2: limits/max_bytes: \"-1GiB\" is no size"},
+        {"limits\n    max_bytes = 9e18GiB", "d/alice:2: limits/max_bytes"},
         {"limits\n    max_running = 5x", "d/alice:2: limits/max_running"},
         {"limits\n    max_priority = 101", "max_priority: \"101\" is no whole number from -100 to"},
         {"limits\n    max_priority = ", "d/alice:2: "},

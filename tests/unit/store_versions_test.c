@@ -144,6 +144,29 @@ static void expect_jobs(struct caloris_store *store)
     }
 }
 
+/* What is queued is counted by its bytes, as the bodies are. */
+static void expect_bytes(struct caloris_store *store)
+{
+    struct caloris_store_waiting found;
+    struct caloris_store_counts counts;
+    struct caloris_err err = {0};
+    uint64_t jobs = 0, bytes = 0, body_bytes = 0;
+    while (caloris_store_waiting(store, &found, NULL) == 1) {
+        jobs += found.jobs;
+        bytes += found.body_bytes;
+    }
+    for (uint64_t job = 1; job <= 5; job++) {
+        struct caloris_store_job one;
+        assert_int_equal(caloris_store_find(store, job, &one, NULL), 0);
+        assert_true((one.body_bytes > 0) == (one.state == CALORIS_STORE_QUEUED));
+        body_bytes += one.body_bytes;
+    }
+    assert_int_equal(jobs, 2);
+    assert_int_equal(bytes, body_bytes);
+    if (caloris_store_check(dir, &counts, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
 static void old_queues_are_brought_up_to_date(void **state)
 {
     char fresh[SCHEMA], migrated[SCHEMA];
@@ -160,6 +183,7 @@ static void old_queues_are_brought_up_to_date(void **state)
         assert_int_equal(caloris_store_count(store, &counts, NULL), 0);
         assert_int_equal(counts.queued, 2);
         assert_int_equal(counts.finished, 3);
+        expect_bytes(store);
         caloris_store_close(store);
         read_schema(migrated);
         assert_string_equal(migrated, fresh);

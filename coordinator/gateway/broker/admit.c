@@ -105,6 +105,8 @@ struct caloris_user_limits admit_limits(const struct caloris_broker *b, const ch
             continue;
         if (who->max_queued)
             limits.max_queued = who->max_queued;
+        if (who->max_bytes)
+            limits.max_bytes = who->max_bytes;
         if (who->max_running)
             limits.max_running = who->max_running;
         limits.share = who->share;
@@ -122,8 +124,9 @@ static bool same(const struct caloris_identity *a, const struct caloris_identity
 
 static bool same_limits(const struct caloris_identity *a, const struct caloris_identity *b)
 {
-    return a->max_queued == b->max_queued && a->max_running == b->max_running &&
-           a->share == b->share && a->max_priority == b->max_priority;
+    return a->max_queued == b->max_queued && a->max_bytes == b->max_bytes &&
+           a->max_running == b->max_running && a->share == b->share &&
+           a->max_priority == b->max_priority;
 }
 
 /* The entry of set for the same key; public keys, read from files, are no secret here. */

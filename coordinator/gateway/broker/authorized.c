@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/size.h"
 #include "proto/zpl.h"
 
 #include <dirent.h>
@@ -89,6 +90,15 @@ static int take_queued(const char *value, void *to, struct caloris_err *err)
     return take_number(value, INT64_MAX, &who->max_queued, err);
 }
 
+static int take_bytes(const char *value, void *to, struct caloris_err *err)
+{
+    struct caloris_identity *who = to;
+    if (caloris_size_parse(value, &who->max_bytes, err) == 0 && who->max_bytes > 0)
+        return 0;
+    return caloris_err_set(err, CALORIS_BAD_CONFIG, "\"%.80s\" is no size like 512MiB or 8GiB",
+                           value);
+}
+
 static int take_running(const char *value, void *to, struct caloris_err *err)
 {
     struct caloris_identity *who = to;
@@ -139,6 +149,7 @@ static const struct caloris_zpl_key names[] = {
     {"user", false, take_user},
     {"rights", false, take_rights},
     {"limits/max_queued", false, take_queued},
+    {"limits/max_bytes", false, take_bytes},
     {"limits/max_running", false, take_running},
     {"limits/share", false, take_share},
     {"limits/max_priority", false, take_priority},

@@ -5,6 +5,7 @@
  *   rights = "submit read-own"  # that, where the line is missing; "": none
  *   limits                      # of the user's jobs; what is not said is the gateway's
  *       max_queued = 10000
+ *       max_bytes = 2GiB        # of their bodies
  *       max_running = 64
  *       share = 2               # of the machine, beside other users' 1
  *       max_priority = 0        # of the jobs that this key submits
@@ -48,6 +49,7 @@ struct caloris_identity {
     char user[AUTHORIZED_MAX_USER + 1];
     unsigned rights;                  /* enum right */
     uint64_t max_queued, max_running; /* jobs of the user; 0: as the gateway has it */
+    uint64_t max_bytes;               /* of the queued ones; likewise */
     int32_t max_priority;             /* of a job that this key submits */
     uint32_t share;                   /* 1 … AUTHORIZED_MAX_SHARE */
     char key[CALORIS_KEY_TEXT + 1];   /* "": none, a local user */

@@ -17,6 +17,7 @@ struct caloris_store;
 /* What a user may have at a time; 0: as many as there are. */
 struct caloris_user_limits {
     uint64_t max_queued;  /* jobs on disk that have not finished; one more is refused */
+    uint64_t max_bytes;   /* of their bodies, as stored; a job that goes beyond it is refused */
     uint64_t max_running; /* jobs leased; the others wait */
     double share;         /* of what can run, in proportion to others' shares; above 0 */
 };

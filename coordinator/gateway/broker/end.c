@@ -30,6 +30,8 @@ int end_job(struct caloris_broker *b, const struct caloris_store_job *job,
     promise->kind = PROMISE_ENDED;
     promise->state = state;
     promise->job = job->job;
+    promise->body_bytes = job->body_bytes;
+    promise->submitted_ms = job->submitted_ms;
     promise->lane = live && live->group ? live->lane : lane_of(b, job, err);
     int rc = -1;
     if (promise->lane && caloris_job_result_write(&result, &json, err) == 0 &&

@@ -35,15 +35,15 @@ static double since(uint64_t from_ms, uint64_t to_ms)
     return to_ms > from_ms ? (double)(to_ms - from_ms) / 1000 : 0;
 }
 
-void figures_done(struct caloris_broker *b, const struct live *live,
-                  const struct caloris_store_job *job, json_t *result)
+void figures_done(struct caloris_broker *b, const struct live *live, uint64_t submitted_ms,
+                  json_t *result)
 {
     struct figures *f = &b->figures;
     const json_t *usage = json_object_get(result, "usage");
     const uint64_t tokens = number(usage, "completion_tokens");
     const uint64_t steps = number(result, "forward_passes");
-    caloris_histogram_add(&f->wait_s, since(job->submitted_ms, live->started_ms));
-    caloris_histogram_add(&f->request_s, since(job->submitted_ms, caloris_time_wall_ms()));
+    caloris_histogram_add(&f->wait_s, since(submitted_ms, live->started_ms));
+    caloris_histogram_add(&f->request_s, since(submitted_ms, caloris_time_wall_ms()));
     f->tokens += tokens;
     f->prompt_tokens += number(usage, "prompt_tokens");
     f->steps += steps;

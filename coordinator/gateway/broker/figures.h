@@ -11,7 +11,6 @@
 
 struct caloris_broker;
 struct caloris_buf;
-struct caloris_store_job;
 struct group;
 struct live;
 
@@ -34,9 +33,9 @@ struct rank_figures {
 };
 
 void figures_open(struct figures *figures);
-/* A job has its result. */
-void figures_done(struct caloris_broker *b, const struct live *live,
-                  const struct caloris_store_job *job, json_t *result);
+/* A job has its result; submitted_ms: since 1970. */
+void figures_done(struct caloris_broker *b, const struct live *live, uint64_t submitted_ms,
+                  json_t *result);
 /* A running job has left its first block behind. */
 void figures_first_block(struct caloris_broker *b, const struct live *live);
 /* A group's beat came. */

@@ -147,6 +147,9 @@ static int finish(struct caloris_broker *b, const struct live *live,
                   struct caloris_err *err)
 {
     struct caloris_err why;
+    struct caloris_store_job job;
+    if (caloris_store_find(b->store, live->job, &job, err) < 0)
+        return -1;
     struct caloris_store_end end = {
         .started_ms = live->started_ms,
         .finished_ms = caloris_time_wall_ms(),
@@ -159,6 +162,8 @@ static int finish(struct caloris_broker *b, const struct live *live,
         promise->kind = PROMISE_ENDED;
         promise->job = live->job;
         promise->lane = live->lane;
+        promise->body_bytes = job.body_bytes;
+        promise->submitted_ms = job.submitted_ms;
         promise->state = end.state;
         promise->figures = figures_of(json);
         promise_add(b, promise);

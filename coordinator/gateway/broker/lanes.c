@@ -176,6 +176,7 @@ int lanes_load(struct caloris_broker *b, struct caloris_err *err)
         lane->head = found.first;
         lane->head_waits = true;
         user->queued += found.jobs;
+        user->queued_bytes += found.body_bytes;
         b->n_waiting += found.jobs;
     }
     return rc;

@@ -30,8 +30,8 @@ struct user {
     struct table_node node; /* by the hash of the name */
     char name[CALORIS_STORE_MAX_USER + 1];
     struct caloris_user_limits limits;
-    uint64_t queued;   /* on disk, the running ones too */
-    uint64_t arriving; /* added in this turn, not committed */
+    uint64_t queued, queued_bytes;     /* on disk, the running ones too; of their bodies */
+    uint64_t arriving, arriving_bytes; /* added in this turn, not committed */
     uint64_t running;
     size_t lanes, watches;
     size_t clients;        /* connections */

@@ -20,12 +20,24 @@ int promise_room(struct caloris_broker *b, struct caloris_err *err)
     return 0;
 }
 
+static void count_arriving(const struct promise *p)
+{
+    p->lane->user->arriving++;
+    p->lane->user->arriving_bytes += p->body_bytes;
+}
+
+static void count_arrived(const struct promise *p)
+{
+    p->lane->user->arriving--;
+    p->lane->user->arriving_bytes -= p->body_bytes;
+}
+
 void promise_add(struct caloris_broker *b, const struct promise *promise)
 {
     if (promise->lane)
         promise->lane->refs++;
     if (promise->kind == PROMISE_ACCEPTED && !promise->again)
-        promise->lane->user->arriving++;
+        count_arriving(promise);
     b->promises[b->n_promises++] = *promise;
 }
 
@@ -64,6 +76,7 @@ static void keep_accepted(struct caloris_broker *b, const struct promise *p)
         b->figures.accepted++;
         b->counts.queued++;
         p->lane->user->queued++;
+        p->lane->user->queued_bytes += p->body_bytes;
         lane_enter(b, p->lane, p->job);
         if (p->deadline_ms && p->deadline_ms < b->next_deadline_ms)
             b->next_deadline_ms = p->deadline_ms;
@@ -75,11 +88,9 @@ static void keep_accepted(struct caloris_broker *b, const struct promise *p)
 
 static void count_end(struct caloris_broker *b, const struct promise *p, const struct live *live)
 {
-    struct caloris_store_job job;
     b->figures.ended[p->state]++;
-    if (p->state == CALORIS_STORE_DONE && live &&
-        caloris_store_find(b->store, p->job, &job, NULL) == 0)
-        figures_done(b, live, &job, p->figures);
+    if (p->state == CALORIS_STORE_DONE && live)
+        figures_done(b, live, p->submitted_ms, p->figures);
 }
 
 static void keep_ended(struct caloris_broker *b, const struct promise *p)
@@ -89,6 +100,7 @@ static void keep_ended(struct caloris_broker *b, const struct promise *p)
     b->counts.queued--;
     b->counts.finished++;
     p->lane->user->queued--;
+    p->lane->user->queued_bytes -= p->body_bytes;
     count_end(b, p, live);
     if (!group)
         lane_leave(b, p->lane, p->job);
@@ -124,7 +136,7 @@ static void settle(struct caloris_broker *b, const struct promise *p, const stru
         [PROMISE_TAKEN] = send_taken,
     };
     if (p->kind == PROMISE_ACCEPTED && !p->again)
-        p->lane->user->arriving--;
+        count_arrived(p);
     if (why)
         break_it(b, p, why);
     else

@@ -127,10 +127,12 @@ struct promise {
     uint64_t request; /* of the client */
     uint64_t job;
     struct lane *lane;    /* of the job; NULL: TAKEN */
+    uint64_t body_bytes;  /* of the job; 0: TAKEN */
     bool again;           /* ACCEPTED: it was there */
     bool watch, canvas;   /* ACCEPTED: the client watches it (its canvas) from the start */
     uint64_t deadline_ms; /* ACCEPTED */
     enum caloris_store_state state; /* ENDED: how */
+    uint64_t submitted_ms;          /* ENDED, since 1970 */
     json_t *figures;                /* ENDED: what the result says of itself; or NULL */
     struct lease_id lease;          /* the group's */
 };

@@ -12,10 +12,32 @@
 
 enum { KEEP_AT_MOST = 8 }; /* the part of the file system that submissions leave free */
 
+/* A job that would not fit into an empty queue never will. */
+static int check_bytes(const struct user *user, uint64_t body_bytes, struct caloris_err *err)
+{
+    char text[CALORIS_SIZE_TEXT], limit[CALORIS_SIZE_TEXT];
+    const uint64_t most = user->limits.max_bytes;
+    const uint64_t has = user->queued_bytes + user->arriving_bytes;
+    if (most == 0 || has + body_bytes <= most)
+        return 0;
+    caloris_size_text(most, limit);
+    if (body_bytes > most)
+        return caloris_err_set(err, CALORIS_BAD_REQUEST,
+                               "max_bytes: the job takes %s in the queue, and user %s may have %s "
+                               "there",
+                               caloris_size_text(body_bytes, text), user->name, limit);
+    return caloris_err_set(err, CALORIS_AGAIN,
+                           "max_bytes: user %s has %s of jobs in the queue, and may have %s",
+                           user->name, caloris_size_text(has, text), limit);
+}
+
 /* A user who has as many jobs here as may be is told to come back; nothing is lost by that. */
 static int check_limits(struct caloris_broker *b, const struct user *user,
-                        const struct caloris_job *job, bool watched, struct caloris_err *err)
+                        const struct caloris_job *job, uint64_t body_bytes, bool watched,
+                        struct caloris_err *err)
 {
+    if (check_bytes(user, body_bytes, err) < 0)
+        return -1;
     /* Whoever was told that it is accepted waits for what happens to it. */
     if (watched && watch_room(b, user, b->n_promises, err) < 0)
         return -1;
@@ -101,6 +123,7 @@ static int store_submission(struct caloris_broker *b, struct client *client,
         .watch = canvas || (submit->has_watch && submit->watch),
         .canvas = canvas,
         .deadline_ms = submission.deadline_ms,
+        .body_bytes = body.size,
     };
     struct user *user = client->user;
     int known = caloris_store_known(b->store, &submission, &promise.job, err);
@@ -108,11 +131,11 @@ static int store_submission(struct caloris_broker *b, struct client *client,
         goto out;
     promise.again = known == 1;
     if (!promise.again) {
-        promise.lane =
-            check_limits(b, user, job, promise.watch, err) < 0 || check_disk(b, body.size, err) < 0
-                ? NULL
-                : lane_need(b, user, job->model ? job->model : "", job->params.priority, false,
-                            err);
+        promise.lane = check_limits(b, user, job, body.size, promise.watch, err) < 0 ||
+                               check_disk(b, body.size, err) < 0
+                           ? NULL
+                           : lane_need(b, user, job->model ? job->model : "", job->params.priority,
+                                       false, err);
         if (!promise.lane || caloris_store_add(b->store, &submission, &promise.job, err) < 0)
             goto out;
     }

@@ -140,6 +140,8 @@ static const struct {
      "results belong to no job that has ended"},
     {"SELECT count(*) FROM hand_overs WHERE job NOT IN (SELECT job FROM jobs WHERE state = 1)",
      "hand-overs belong to no job that is queued"},
+    {"SELECT count(*) FROM jobs JOIN bodies USING (job) WHERE state = 1 AND bytes <> length(body)",
+     "jobs have requests of another size than is counted"},
     {"SELECT count(*) FROM jobs WHERE state NOT IN (1, 3, 4, 5, 6)", "jobs are in no known state"},
     {"SELECT count(*) FROM jobs WHERE job > (SELECT seq FROM sqlite_sequence WHERE name = 'jobs')",
      "jobs have numbers that will be given again"},

@@ -83,6 +83,15 @@ static const char *const steps[] = {
 
     /* 4: how much of a body the submitter did not write: the bytes behind its brace. */
     "ALTER TABLE jobs ADD COLUMN added INTEGER NOT NULL DEFAULT 0;",
+
+    /* 5: how large a body is, for what a user may have in the queue; what had ended by now counts
+     * no more, and keeps 0. The index of lanes holds it, too: at start it is summed without a look
+     * at every job. */
+    "ALTER TABLE jobs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE jobs SET bytes ="
+    "  ifnull((SELECT length(body) FROM bodies WHERE bodies.job = jobs.job), 0) WHERE state = 1;"
+    "DROP INDEX jobs_waiting;"
+    "CREATE INDEX jobs_waiting ON jobs (alone, model, priority, user, job, bytes) WHERE state = 1;",
 };
 enum { NEWEST = sizeof(steps) / sizeof(steps[0]) };
 

@@ -16,14 +16,15 @@ enum {
 
 #define JOB_COLUMNS                                                                                \
     "job, state, submitted_ms, started_ms, finished_ms, crashes, id, code, text, priority,"        \
-    " attempts, alone, deadline_ms, user, model"
+    " attempts, alone, deadline_ms, user, model, bytes"
 
 static const char *const statements[STORE_STATEMENTS] = {
     [STORE_BEGIN] = "BEGIN IMMEDIATE",
     [STORE_COMMIT] = "COMMIT",
     [STORE_ROLLBACK] = "ROLLBACK",
     [STORE_ADD] = "INSERT INTO jobs (state, submitted_ms, seed, id, key, user, model, priority,"
-                  " deadline_ms, added) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                  " deadline_ms, added, bytes) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
+                  " ?10)",
     [STORE_ADD_BODY] = "INSERT INTO bodies VALUES (?1, ?2)",
     [STORE_BY_KEY] = "SELECT job, body, added FROM jobs JOIN bodies USING (job)"
                      " WHERE user = ?1 AND key = ?2",
@@ -42,7 +43,7 @@ static const char *const statements[STORE_STATEMENTS] = {
     [STORE_NEXT] = "SELECT job FROM jobs INDEXED BY jobs_waiting WHERE state = 1 AND alone = ?1"
                    " AND model = ?2 AND priority = ?3 AND user = ?4 AND job >= ?5"
                    " ORDER BY job LIMIT 1",
-    [STORE_WAITING] = "SELECT alone, model, priority, user, count(*), min(job)"
+    [STORE_WAITING] = "SELECT alone, model, priority, user, count(*), min(job), sum(bytes)"
                       " FROM jobs INDEXED BY jobs_waiting WHERE state = 1"
                       " GROUP BY alone, model, priority, user",
     [STORE_NEXT_DEADLINE] = "SELECT job, deadline_ms FROM jobs INDEXED BY jobs_deadline"

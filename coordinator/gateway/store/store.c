@@ -227,6 +227,7 @@ int caloris_store_add(struct caloris_store *store, const struct caloris_store_su
     sqlite3_bind_int(q, 7, s->priority);
     bind_number(q, 8, s->deadline_ms);
     bind_number(q, 9, s->added_bytes);
+    bind_number(q, 10, s->body_bytes);
     if (run(store, STORE_ADD, "adding a job", err) < 0)
         return -1;
     *job = (uint64_t)sqlite3_last_insert_rowid(store->db);
@@ -362,6 +363,7 @@ static void copy_job(sqlite3_stmt *q, struct caloris_store_job *to)
     to->deadline_ms = column_number(q, 12);
     copy_text(q, 13, to->user, sizeof(to->user));
     copy_text(q, 14, to->model, sizeof(to->model));
+    to->body_bytes = column_number(q, 15);
 }
 
 int caloris_store_find(struct caloris_store *store, uint64_t job, struct caloris_store_job *found,
@@ -408,6 +410,7 @@ int caloris_store_waiting(struct caloris_store *store, struct caloris_store_wait
     copy_text(q, 3, found->user, sizeof(found->user));
     found->jobs = column_number(q, 4);
     found->first = column_number(q, 5);
+    found->body_bytes = column_number(q, 6);
     return 1;
 }
 

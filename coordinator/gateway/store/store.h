@@ -42,6 +42,7 @@ struct caloris_store_job {
     uint32_t attempts; /* those of them that held nothing else because it had to be alone */
     bool alone;        /* it has to be from now on */
     int32_t priority;
+    uint64_t body_bytes; /* as stored; 0 of one that had ended before these were counted */
     char user[CALORIS_STORE_MAX_USER + 1];
     char model[CALORIS_JOB_MAX_MODEL + 1]; /* "": any */
     char id[CALORIS_JOB_MAX_ID + 1];       /* the submitter's; "": none */
@@ -159,7 +160,7 @@ struct caloris_store_waiting {
     char model[CALORIS_JOB_MAX_MODEL + 1];
     int32_t priority;
     char user[CALORIS_STORE_MAX_USER + 1];
-    uint64_t jobs, first;
+    uint64_t jobs, first, body_bytes;
 };
 int caloris_store_waiting(struct caloris_store *store, struct caloris_store_waiting *found,
                           struct caloris_err *err);
