@@ -14,6 +14,14 @@ void caloris_histogram_add(struct caloris_histogram *histogram, double value)
     histogram->sum += value;
 }
 
+size_t caloris_metrics_class(uint64_t value)
+{
+    size_t at = 0;
+    while (at + 1 < CALORIS_METRICS_CLASSES && value > 1u << at)
+        at++;
+    return at;
+}
+
 int caloris_metrics_head(struct caloris_buf *text, const char *name, const char *type,
                          const char *help, struct caloris_err *err)
 {

@@ -19,6 +19,11 @@ struct caloris_histogram {
 };
 void caloris_histogram_add(struct caloris_histogram *histogram, double value);
 
+/* Counts by powers of two, where counting must cost nothing: class i is of values up to 2^i that
+ * are in none before it; the last of all that are greater. */
+enum { CALORIS_METRICS_CLASSES = 12 };
+size_t caloris_metrics_class(uint64_t value);
+
 /* "# HELP" and "# TYPE": once, before the values of a name. type: counter, gauge, histogram. */
 int caloris_metrics_head(struct caloris_buf *text, const char *name, const char *type,
                          const char *help, struct caloris_err *err);

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/metrics.h"
 #include "base/rng.h"
 
 struct caloris_err;
@@ -292,12 +293,11 @@ void caloris_engine_counters(const struct caloris_engine *engine,
 
 /* The same of any rank, a beat or two old: rank 0, on any thread, inside the body. False: nobody
  * watches (options.lost), or it has not been heard of yet. */
-enum { CALORIS_ROW_CLASSES = 12 }; /* steps of up to 1, 2, 4, … 1024 rows; of more */
 struct caloris_rank_figures {
     double compute_s, allreduce_s, wait_s;
     double attention_s, mlp_s, head_s; /* parts of compute_s; 0 without options.profile */
     uint64_t steps, rows, allreduce_bytes;
-    uint64_t steps_by_rows[CALORIS_ROW_CLASSES];
+    uint64_t steps_by_rows[CALORIS_METRICS_CLASSES];
 };
 bool caloris_engine_rank_figures(const struct caloris_engine *engine, int rank,
                                  struct caloris_rank_figures *out);

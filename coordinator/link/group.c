@@ -167,7 +167,7 @@ int group_send_beat(struct group_socket *s, const struct group_beat *what, struc
 {
     const struct caloris_engine_facts *facts = caloris_engine_facts(what->engine);
     const size_t n = (size_t)facts->ranks;
-    uint64_t steps_by_rows[CALORIS_ROW_CLASSES];
+    uint64_t steps_by_rows[CALORIS_METRICS_CLASSES];
     Caloris__Wire__GroupBeat beat = CALORIS__WIRE__GROUP_BEAT__INIT;
     Caloris__Wire__RankFigures *figures = calloc(n, sizeof(*figures));
     Caloris__Wire__RankFigures **list = calloc(n, sizeof(Caloris__Wire__RankFigures *));
@@ -193,7 +193,7 @@ int group_send_beat(struct group_socket *s, const struct group_beat *what, struc
         figures[rank].head_s = told.head_s;
         if (rank == 0) {
             memcpy(steps_by_rows, told.steps_by_rows, sizeof(steps_by_rows));
-            figures[rank].n_steps_by_rows = CALORIS_ROW_CLASSES;
+            figures[rank].n_steps_by_rows = CALORIS_METRICS_CLASSES;
             figures[rank].steps_by_rows = steps_by_rows;
         }
         list[rank] = &figures[rank];

@@ -49,6 +49,19 @@ static void test_histogram(void **state)
                   "h_seconds_sum 1025.25\nh_seconds_count 8\n");
 }
 
+static void test_classes(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t value;
+        size_t at;
+    } cases[] = {{0, 0}, {1, 0},     {2, 1},     {3, 2},          {4, 2},
+                 {5, 3}, {1024, 10}, {1025, 11}, {UINT64_MAX, 11}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_int_equal(caloris_metrics_class(cases[i].value), cases[i].at);
+    assert_int_equal(caloris_metrics_class(UINT64_MAX), CALORIS_METRICS_CLASSES - 1);
+}
+
 static void test_no_room(void **state)
 {
     (void)state;
@@ -64,6 +77,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_histogram),
+        cmocka_unit_test(test_classes),
         cmocka_unit_test(test_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

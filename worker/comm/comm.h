@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/metrics.h"
+
 struct caloris_err;
 struct caloris_comm;
 
@@ -140,12 +142,11 @@ uint64_t caloris_comm_longest_ns(const struct caloris_comm *comm);
 
 /* What a rank has done, by its last beat: for rank 0, on any thread, while the world is watched.
  * False: not known. */
-enum { CALORIS_COMM_ROW_CLASSES = 12 }; /* steps of up to 1, 2, 4, … 1024 rows; of more */
 struct caloris_comm_figures {
     double compute_s, allreduce_s, wait_s; /* in steps; moving and summing; waiting */
     double attention_s, mlp_s, head_s;     /* parts of compute_s */
     uint64_t steps, rows, sent_bytes;
-    uint64_t steps_by_rows[CALORIS_COMM_ROW_CLASSES];
+    uint64_t steps_by_rows[CALORIS_METRICS_CLASSES];
 };
 bool caloris_comm_figures(const struct caloris_comm *comm, int rank,
                           struct caloris_comm_figures *figures);

@@ -86,14 +86,6 @@ static uint64_t in_ns(double seconds)
     return (uint64_t)(seconds * 1e9);
 }
 
-static size_t row_class(uint64_t rows)
-{
-    size_t at = 0;
-    while (at + 1 < CALORIS_COMM_ROW_CLASSES && rows > 1u << at)
-        at++;
-    return at;
-}
-
 void caloris_comm_did(struct caloris_comm *comm, const struct caloris_comm_work *work)
 {
     const struct caloris_comm_counters *counters = &comm->counters;
@@ -106,7 +98,7 @@ void caloris_comm_did(struct caloris_comm *comm, const struct caloris_comm_work 
     SET(progress->wait_ns, in_ns(counters->wait_s));
     SET(progress->sent_bytes, counters->bytes_sent);
     atomic_fetch_add_explicit(&progress->rows, work->step_rows, memory_order_relaxed);
-    atomic_fetch_add_explicit(&progress->steps_by_rows[row_class(work->step_rows)], 1,
+    atomic_fetch_add_explicit(&progress->steps_by_rows[caloris_metrics_class(work->step_rows)], 1,
                               memory_order_relaxed);
 }
 

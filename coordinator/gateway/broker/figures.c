@@ -82,7 +82,7 @@ void figures_of_group(struct group *group, const Caloris__Wire__GroupBeat *beat)
             .kv_bytes = from->kv_bytes,
             .work_bytes = from->work_bytes,
         };
-        for (size_t c = 0; c < from->n_steps_by_rows && c < FIGURES_ROW_CLASSES; c++)
+        for (size_t c = 0; c < from->n_steps_by_rows && c < CALORIS_METRICS_CLASSES; c++)
             to->steps_by_rows[c] = from->steps_by_rows[c];
     }
 }
@@ -355,9 +355,9 @@ static int write_batches(const struct caloris_broker *b, struct caloris_buf *tex
         return -1;
     for (const struct group *group = b->groups; group; group = group->next) {
         uint64_t below = 0;
-        for (size_t i = 0; group->n_ranks_told > 0 && i < FIGURES_ROW_CLASSES; i++) {
+        for (size_t i = 0; group->n_ranks_told > 0 && i < CALORIS_METRICS_CLASSES; i++) {
             char most[24] = "+Inf";
-            if (i + 1 < FIGURES_ROW_CLASSES)
+            if (i + 1 < CALORIS_METRICS_CLASSES)
                 snprintf(most, sizeof(most), "%u", 1u << i);
             const struct caloris_metrics_label labels[] = {
                 {"group", group->name}, {"model_name", group->model}, {"le", most}, {NULL, NULL}};

@@ -24,12 +24,11 @@ struct figures {
 };
 
 /* Of one rank, by its group's last beat. */
-enum { FIGURES_ROW_CLASSES = 12 }; /* steps of up to 1, 2, 4, … 1024 rows; of more */
 struct rank_figures {
     double compute_s, allreduce_s, wait_s;
     double attention_s, mlp_s, head_s; /* parts of compute_s */
     uint64_t steps, rows, sent_bytes, weight_bytes, kv_bytes, work_bytes;
-    uint64_t steps_by_rows[FIGURES_ROW_CLASSES]; /* rank 0's */
+    uint64_t steps_by_rows[CALORIS_METRICS_CLASSES]; /* rank 0's */
 };
 
 void figures_open(struct figures *figures);

@@ -60,7 +60,7 @@ void beat_read(const struct beat_progress *progress, struct beat_report *report)
     COPY(phase), COPY(wait), COPY(layer), COPY(in_layer);
     COPY(compute_ns), COPY(allreduce_ns), COPY(wait_ns), COPY(sent_bytes), COPY(rows);
     COPY(attention_ns), COPY(mlp_ns), COPY(head_ns);
-    for (size_t i = 0; i < CALORIS_COMM_ROW_CLASSES; i++)
+    for (size_t i = 0; i < CALORIS_METRICS_CLASSES; i++)
         COPY(steps_by_rows[i]);
 #undef COPY
     report->asked = 0;

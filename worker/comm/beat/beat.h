@@ -47,8 +47,8 @@ struct beat_progress {
     _Atomic uint32_t layer, in_layer; /* BEAT_NO_LAYER: the embedding; all-reduces entered in it */
     /* Of all steps: */
     _Atomic uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows;
-    _Atomic uint64_t attention_ns, mlp_ns, head_ns;           /* parts of compute_ns */
-    _Atomic uint64_t steps_by_rows[CALORIS_COMM_ROW_CLASSES]; /* see comm.h */
+    _Atomic uint64_t attention_ns, mlp_ns, head_ns;          /* parts of compute_ns */
+    _Atomic uint64_t steps_by_rows[CALORIS_METRICS_CLASSES]; /* base/metrics.h */
 };
 
 /* A copy of it: what a beat carries. */
@@ -57,7 +57,7 @@ struct beat_report {
     uint32_t phase, wait, layer, in_layer;
     uint64_t compute_ns, allreduce_ns, wait_ns, sent_bytes, rows;
     uint64_t attention_ns, mlp_ns, head_ns;
-    uint64_t steps_by_rows[CALORIS_COMM_ROW_CLASSES];
+    uint64_t steps_by_rows[CALORIS_METRICS_CLASSES];
     uint64_t asked; /* the signal that asked this process to leave; 0: none did */
 };
 void beat_read(const struct beat_progress *progress, struct beat_report *report);

@@ -8,7 +8,7 @@ static const char beat_magic[8] = {'C', 'A', 'L', 'B', 'E', 'A', 'T', '2'};
 static const char answer_magic[8] = {'C', 'A', 'L', 'A', 'N', 'S', 'W', '1'};
 
 /* No byte between fields that nobody wrote. */
-_Static_assert(sizeof(struct beat_report) == (14 + CALORIS_COMM_ROW_CLASSES) * 8 + 4 * 4,
+_Static_assert(sizeof(struct beat_report) == (14 + CALORIS_METRICS_CLASSES) * 8 + 4 * 4,
                "padding in a report");
 _Static_assert(sizeof(struct datagram_beat) == 8 + BEAT_TOKEN + 16 + sizeof(struct beat_report),
                "padding in a beat");
