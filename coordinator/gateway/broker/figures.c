@@ -23,10 +23,11 @@ void figures_open(struct figures *figures)
     };
 }
 
+/* Of one job: more than any can have is a lie, and would spoil the sum of all. */
 static uint64_t number(const json_t *object, const char *name)
 {
     const json_int_t value = json_integer_value(json_object_get(object, name));
-    return value > 0 ? (uint64_t)value : 0;
+    return value > 0 && value <= UINT32_MAX ? (uint64_t)value : 0;
 }
 
 /* Clocks may be set back: no time is negative. */
@@ -57,9 +58,37 @@ void figures_first_block(struct caloris_broker *b, const struct live *live)
                           since(live->started_ms, caloris_time_wall_ms()));
 }
 
+/* What a metric can tell exactly; sums of some of them fit into 64 bits. */
+static uint64_t count(uint64_t told)
+{
+    const uint64_t most = 1ull << 53;
+    return told < most ? told : most;
+}
+
+/* No number, and infinite ones, would be no JSON. */
+static double time_s(double told)
+{
+    return told >= 0 && told <= 1e12 ? told : 0;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Another version may have fewer classes, or more; its last one has no upper end either. */
+static void take_classes(const Caloris__Wire__RankFigures *from, struct rank_figures *to)
+{
+    const size_t last = CALORIS_METRICS_CLASSES - 1;
+    for (size_t i = 0; i < from->n_steps_by_rows; i++) {
+        const size_t at = i + 1 < from->n_steps_by_rows ? least(i, last) : last;
+        to->steps_by_rows[at] = count(to->steps_by_rows[at] + count(from->steps_by_rows[i]));
+    }
+}
+
 void figures_of_group(struct group *group, const Caloris__Wire__GroupBeat *beat)
 {
-    const size_t n = beat->n_ranks < FIGURES_RANKS ? beat->n_ranks : FIGURES_RANKS;
+    const size_t n = least(beat->n_ranks, least(group->ranks, FIGURES_RANKS));
     if (n != group->n_ranks_told) {
         free(group->ranks_told);
         group->ranks_told = calloc(n ? n : 1, sizeof(*group->ranks_told));
@@ -69,21 +98,20 @@ void figures_of_group(struct group *group, const Caloris__Wire__GroupBeat *beat)
         const Caloris__Wire__RankFigures *from = beat->ranks[i];
         struct rank_figures *to = &group->ranks_told[i];
         *to = (struct rank_figures){
-            .compute_s = from->compute_s,
-            .allreduce_s = from->allreduce_s,
-            .wait_s = from->wait_s,
-            .attention_s = from->attention_s,
-            .mlp_s = from->mlp_s,
-            .head_s = from->head_s,
-            .steps = from->steps,
-            .rows = from->rows,
-            .sent_bytes = from->sent_bytes,
-            .weight_bytes = from->weight_bytes,
-            .kv_bytes = from->kv_bytes,
-            .work_bytes = from->work_bytes,
+            .compute_s = time_s(from->compute_s),
+            .allreduce_s = time_s(from->allreduce_s),
+            .wait_s = time_s(from->wait_s),
+            .attention_s = time_s(from->attention_s),
+            .mlp_s = time_s(from->mlp_s),
+            .head_s = time_s(from->head_s),
+            .steps = count(from->steps),
+            .rows = count(from->rows),
+            .sent_bytes = count(from->sent_bytes),
+            .weight_bytes = count(from->weight_bytes),
+            .kv_bytes = count(from->kv_bytes),
+            .work_bytes = count(from->work_bytes),
         };
-        for (size_t c = 0; c < from->n_steps_by_rows && c < CALORIS_METRICS_CLASSES; c++)
-            to->steps_by_rows[c] = from->steps_by_rows[c];
+        take_classes(from, to);
     }
 }
 

@@ -14,7 +14,10 @@ struct caloris_buf;
 struct group;
 struct live;
 
-enum { FIGURES_STATES = 8, FIGURES_RANKS = 4096 };
+enum {
+    FIGURES_STATES = 8,
+    FIGURES_RANKS = 1024, /* of a group, at most: what it says must not crowd out the others' */
+};
 
 struct figures {
     struct caloris_histogram wait_s, request_s, first_block_s, tokens_per_step;
@@ -37,7 +40,7 @@ void figures_done(struct caloris_broker *b, const struct live *live, uint64_t su
                   json_t *result);
 /* A running job has left its first block behind. */
 void figures_first_block(struct caloris_broker *b, const struct live *live);
-/* A group's beat came. */
+/* A group's beat came. What it tells is taken as far as a counter can be that. */
 void figures_of_group(struct group *group, const Caloris__Wire__GroupBeat *beat);
 /* All of them, as Prometheus reads them. */
 int figures_write(const struct caloris_broker *b, struct caloris_buf *text,
