@@ -1,7 +1,7 @@
 #!/bin/bash
 # caloris batch: killed anywhere and resumed, every line has exactly one result, the recorded one, and
 # the gateway was never asked twice; both forms of lines; what is wrong fails alone; a long file in
-# bounded memory; Ctrl-C; a gateway that is killed meanwhile, or goes back to a copy of its queue.
+# bounded memory; Ctrl-C; a gateway that is killed meanwhile, goes back to a copy of its queue, or is gone.
 . "$(dirname "$0")/lib.sh"
 
 IN=$WORK/in.jsonl
@@ -132,6 +132,34 @@ if command -v script >/dev/null; then
         fail "no bar with the time that is left"
     grep -qE "\[#{24}\] 16/16 jobs, 0 failed" "$WORK/screen.log" || fail "the bar does not end full"
 fi
+
+# ---- a gateway that is gone for good: the batch ends, and goes on with another one ----------------
+
+caloris batch "$IN" -o "$WORK/moved.jsonl" --window 4 --patience 2s 2>"$WORK/gone.log" &
+batch=$!
+await 60 test -s "$WORK/moved.jsonl" || fail "no result of the batch"
+kill -KILL $gateway $engine
+wait $gateway $engine 2>/dev/null
+SECONDS=0
+wait $batch
+code=$?
+[ $code = 3 ] || fail "no gateway: exit $code"
+[ $SECONDS -lt 30 ] || fail "no gateway: after $SECONDS s with a patience of 2 s"
+before=$(wc -l <"$WORK/moved.jsonl")
+[ "$before" -lt "$lines" ] || fail "the batch was done before the gateway was gone"
+for words in "queue/clients.sock" "so far" "moved.jsonl holds whole lines; the same command with --resume goes on"; do
+    grep -qF -- "$words" "$WORK/gone.log" || fail "no gateway: nothing says \"$words\": $(cat "$WORK/gone.log")"
+done
+CALORIS_ENDPOINT=ipc://$WORK/other/clients.sock
+caloris-gateway --config /dev/null --state "$WORK/other" >"$WORK/ready" 2>>"$WORK/gateway.log" &
+gateway=$!
+await 20 grep -q "ready.*other" "$WORK/ready" || fail "no other gateway"
+caloris-engine --model "$SOURCE/deploy/models/tinycoder" --threads 1 --name g \
+    --gateway "ipc://$WORK/other/groups.sock" 2>"$WORK/engine.log" &
+engine=$!
+limited 120 caloris batch -q "$IN" -o "$WORK/moved.jsonl" --resume || fail "the batch does not go on: exit $?"
+golden_jobs check tinycoder:1 "$WORK/moved.jsonl" >"$WORK/check.log" 2>&1 || fail "not the recorded results"
+[ "$(wc -l <"$WORK/moved.jsonl")" = "$lines" ] || fail "$(wc -l <"$WORK/moved.jsonl") results of $lines lines"
 kill -TERM $gateway $engine
 wait $gateway $engine 2>/dev/null
 unset CALORIS_ENDPOINT
