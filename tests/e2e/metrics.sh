@@ -77,6 +77,25 @@ lost() { caloris metrics | grep -qx 'caloris_groups_lost_total 1'; }
 await 20 lost || fail "the lost group is not counted"
 caloris metrics | grep -q 'caloris_ranks_ready{' && fail "figures of a group that is gone"
 
+# It comes back under its name: another process, and so a restart. One that left and comes again is none.
+restarts() { caloris metrics | grep -qx "caloris_engine_restarts_total $1"; }
+serve_again()
+{
+    caloris-engine --comm threads --threads 1 --model "$MODEL" --name "g \"1\\" --row-budget 128 \
+        --gateway "ipc://$WORK/state/groups.sock" >again.log 2>&1 </dev/null &
+    group=$!
+    await 30 grep -q "knows us" again.log || fail "no group under the name of the lost one"
+}
+restarts 0 || fail "a restart of nobody"
+serve_again
+restarts 1 || fail "the restart is not counted: $(caloris metrics | grep restarts)"
+kill -TERM "$group"
+wait "$group"
+serve_again
+restarts 1 || fail "a group that left is counted as restarted"
+kill -TERM "$group"
+wait "$group"
+
 command -v promtool >/dev/null || skip "all but promtool, which is not here (Debian: prometheus)"
 for text in empty.log metrics.log; do
     said=$(promtool check metrics <"$text" 2>&1) || fail "promtool: $said"

@@ -161,6 +161,10 @@ static double groups_lost(const struct caloris_broker *b)
 {
     return (double)b->figures.groups_lost;
 }
+static double engine_restarts(const struct caloris_broker *b)
+{
+    return (double)b->figures.engine_restarts;
+}
 static double keys_refused(const struct caloris_broker *b)
 {
     return (double)b->figures.keys_refused;
@@ -181,6 +185,9 @@ static const struct {
      prompt_tokens},
     {"caloris_denoise_steps_total", "counter", "Forward passes of jobs that are done.", steps},
     {"caloris_groups_lost_total", "counter", "Groups that were lost without a word.", groups_lost},
+    {"caloris_engine_restarts_total", "counter",
+     "Groups that came back under their name as another process, without having left.",
+     engine_restarts},
     {"caloris_auth_failures_total", "counter", "Connections refused for their key.", keys_refused},
 };
 

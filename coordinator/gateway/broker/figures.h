@@ -23,7 +23,7 @@ struct figures {
     struct caloris_histogram wait_s, request_s, first_block_s, tokens_per_step;
     uint64_t ended[FIGURES_STATES]; /* by enum caloris_store_state */
     uint64_t tokens, prompt_tokens, steps;
-    uint64_t groups_lost, keys_refused, accepted;
+    uint64_t groups_lost, engine_restarts, keys_refused, accepted;
 };
 
 /* Of one rank, by its group's last beat. */

@@ -46,9 +46,32 @@ void groups_forget_all(struct caloris_broker *b)
     }
 }
 
+/* The latest ones are remembered. */
+static void remember_lost(struct caloris_broker *b, const struct group *group)
+{
+    struct lost_group *lost = &b->lost[b->next_lost++ % BROKER_MAX_LOST];
+    memcpy(lost->name, group->name, sizeof(lost->name));
+    lost->instance = group->instance;
+}
+
+/* Somebody new has this name: whether it is another process than the one that was lost under it. */
+static bool is_restart(struct caloris_broker *b, const char *name, uint64_t instance)
+{
+    bool restart = false;
+    for (size_t i = 0; i < BROKER_MAX_LOST; i++) {
+        struct lost_group *lost = &b->lost[i];
+        if (strcmp(lost->name, name) != 0)
+            continue;
+        restart |= lost->instance != instance;
+        lost->name[0] = '\0';
+    }
+    return restart;
+}
+
 static void lose(struct caloris_broker *b, struct group *group)
 {
     b->figures.groups_lost++;
+    remember_lost(b, group);
     caloris_log(CALORIS_LOG_WARN,
                 "group %s lost: %s for %" PRIu64 " ms; %u jobs go back to the queue", group->name,
                 group->cut_off ? "its connection is gone, silent" : "silent",
@@ -212,10 +235,12 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
         }
         /* It dialled again: what it still holds stands in its list, the rest is to be done anew.
          * Another process of the same name is there because that one crashed. */
-        if (before->instance != hello->instance)
+        if (before->instance != hello->instance) {
+            b->figures.engine_restarts++;
             held_crash(b, before);
-        else
+        } else {
             held_requeue_all(b, before);
+        }
         forget(b, before);
     }
     /* A hello said twice on one connection changes nothing: leases that are on their way to the
@@ -233,6 +258,7 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
         group->next = b->groups;
         b->groups = group;
         b->n_groups++;
+        b->figures.engine_restarts += is_restart(b, hello->name, hello->instance);
     }
     snprintf(group->name, sizeof(group->name), "%s", hello->name);
     snprintf(group->model, sizeof(group->model), "%s", hello->model);

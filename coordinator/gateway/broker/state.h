@@ -32,6 +32,7 @@ enum {
     BROKER_MAX_WATCHES = 65536,    /* of all clients together */
     BROKER_MAX_USER_WATCHES = 16384, /* of one user's */
     BROKER_MAX_GROUPS = 1024,
+    BROKER_MAX_LOST = 256,             /* names of lost groups, to be known when they come back */
     BROKER_MAX_NAME = 128,             /* bytes of a group's name, model, host */
     BROKER_MAX_LIST = 1000,            /* jobs in one answer */
     BROKER_MAX_USERS = 10000,          /* users in one answer */
@@ -117,6 +118,12 @@ struct group {
     size_t n_ranks_told;
 };
 
+/* A group that was lost, for whoever comes under its name. */
+struct lost_group {
+    char name[BROKER_MAX_NAME + 1]; /* "": none */
+    uint64_t instance;
+};
+
 /* What a commit will make true, whom to tell and what to count then. */
 enum promise_kind { PROMISE_ACCEPTED, PROMISE_ENDED, PROMISE_TAKEN };
 enum promise_to { TO_NOBODY, TO_CLIENT, TO_GROUP };
@@ -153,6 +160,8 @@ struct caloris_broker {
     size_t n_watches, n_owed;
     struct group *groups;
     size_t n_groups;
+    struct lost_group lost[BROKER_MAX_LOST];
+    size_t next_lost;                   /* the place of the next one */
     struct caloris_store_counts counts; /* on disk; queued: the leased ones too */
     uint64_t n_leased, n_waiting;
     uint64_t next_deadline_ms;    /* since 1970; no queued job expires earlier */
