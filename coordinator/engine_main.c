@@ -212,12 +212,13 @@ static void leave_signals_to_rank_0(void)
     signal(SIGINT, SIG_IGN);
 }
 
-/* On rank 0: the same as if it had been asked itself, once it is so far that it can hand back. */
+/* On rank 0: the same as if it had been asked itself, while it can hand back. */
 static void ask_as_well(int rank, int signal)
 {
     static bool done;
     struct sigaction now;
-    if (done || sigaction(signal, NULL, &now) < 0 || now.sa_handler == SIG_DFL)
+    if (done || sigaction(signal, NULL, &now) < 0 || now.sa_handler == SIG_DFL ||
+        now.sa_handler == SIG_IGN)
         return;
     done = true;
     caloris_log(CALORIS_LOG_WARN, "rank %d was asked to leave (%s): all do", rank,

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <unistd.h>
 
@@ -14,6 +15,12 @@ enum { CAUGHT = sizeof(caught) / sizeof(caught[0]) };
 /* A handler has no argument of its own: the write end and the old actions are the process's. */
 static int write_end = -1;
 static struct sigaction before[CAUGHT];
+
+/* Those that tell a group, not a terminal's process, to leave. */
+static bool is_for_groups(int signal)
+{
+    return signal != SIGINT;
+}
 
 static void into_pipe(int signal)
 {
@@ -47,8 +54,12 @@ void link_signals_close(int fd)
 {
     if (fd < 0)
         return;
-    for (size_t i = 0; i < CAUGHT; i++)
-        sigaction(caught[i], &before[i], NULL);
+    for (size_t i = 0; i < CAUGHT; i++) {
+        if (is_for_groups(caught[i]))
+            signal(caught[i], SIG_IGN);
+        else
+            sigaction(caught[i], &before[i], NULL);
+    }
     close(write_end);
     close(fd);
     write_end = -1;

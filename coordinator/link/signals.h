@@ -11,7 +11,9 @@ int link_signals_open(struct caloris_err *err);
 /* The next signal that came, or 0. */
 int link_signals_next(int fd);
 
-/* Back to how it was. -1 is fine. */
+/* The process is about to leave: SIGINT is back to how it was, the other two are ignored. srun -K1
+ * sends SIGTERM to those that are still here when the first rank has left, and the exit code is to
+ * say why all leave. -1 is fine. */
 void link_signals_close(int fd);
 
 #endif
