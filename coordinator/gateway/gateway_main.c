@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct values {
@@ -360,6 +361,7 @@ int main(int argc, char **argv)
     struct caloris_err err = {0};
     bool done = false;
     int code = 0, signals = -1;
+    umask(077); /* SQLite's files, too: prompts stand in them */
     if (argc > 1 && strcmp(argv[1], "admin") == 0)
         return admin_main(argc - 1, argv + 1, &program);
     struct caloris_conf *conf = caloris_conf_load(&program, argc, argv, &values, NULL, &done, &err);

@@ -31,6 +31,7 @@ start "$dir"
 for i in 1 2 3; do
     caloris submit --id "job-$i" "x" >/dev/null || fail "submit"
 done
+[ -z "$(find "$dir" -type f -perm /077)" ] || fail "others may read files of the queue: $(ls -l "$dir")"
 caloris admin backup --state "$dir" "$WORK/copy.db" >/dev/null || fail "backup beside a gateway"
 [ "$(stat -c %a "$WORK/copy.db")" = 600 ] || fail "others may read the copy"
 caloris admin backup --state "$dir" "$WORK/copy.db" 2>/dev/null && fail "a file was overwritten"

@@ -39,7 +39,8 @@ int admit_open(struct caloris_broker *b, struct caloris_err *err)
     b->handler = caloris_curve_handler(b->context, err);
     if (!b->handler)
         return -1;
-    caloris_log(CALORIS_LOG_INFO, "%zu keys are authorized", b->authorized.n);
+    caloris_log(CALORIS_LOG_INFO, "%zu key%s authorized", b->authorized.n,
+                b->authorized.n == 1 ? " is" : "s are");
     return 0;
 }
 

@@ -280,8 +280,9 @@ static int take_hello(struct caloris_broker *b, const struct caloris_peer *peer,
         watch_follow(b, live);
     }
     caloris_log(CALORIS_LOG_INFO,
-                "group %s: model %s, %u ranks on %s, room for %u; it holds %u jobs", group->name,
-                group->model, group->ranks, group->host, group->capacity, group->n_held);
+                "group %s: model %s, %u rank%s on %s, room for %u; it holds %u job%s", group->name,
+                group->model, group->ranks, group->ranks == 1 ? "" : "s", group->host,
+                group->capacity, group->n_held, group->n_held == 1 ? "" : "s");
     return 0;
 }
 
