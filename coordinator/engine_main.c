@@ -312,6 +312,13 @@ static int run(const struct engine_values *v, enum engine_verb verb)
     return rc < 0 ? caloris_exit_server(err.code) : work.doctor.errors ? 1 : 0;
 }
 
+/* A model is known by the last part of its path: "llada/" is llada. */
+static void drop_slashes(char *path)
+{
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+        path[n - 1] = '\0';
+}
+
 int main(int argc, char **argv)
 {
     struct engine_values values = {0};
@@ -334,6 +341,8 @@ int main(int argc, char **argv)
             values.model = operand;
         else if (!values.model && verb != VERB_SHARD)
             values.model = shipped = demo_model();
+        if (values.model)
+            drop_slashes(values.model);
         code = engine_check_usage(&values, verb, &err) < 0 ? complain(&err) : run(&values, verb);
     }
     caloris_conf_free(conf);

@@ -207,6 +207,7 @@ struct caloris_job_answer {
 
 struct caloris_job_result {
     const char *id;                  /* NULL: none */
+    const char *model;               /* that computed it; NULL: not said */
     const struct caloris_err *error; /* not NULL: a failed job; the rest is ignored */
     const int32_t *ids;              /* [n_ids]: the generated ones */
     size_t n_ids;

@@ -282,8 +282,11 @@ static json_t *make_body(const struct caloris_line *line, uint64_t job, const js
     static const char *const figures[] = {"ids",   "canvas",    "canvas_text", "forward_passes",
                                           "steps", "rows",      "ranks",       "timings",
                                           "seed",  "candidates"};
+    const char *model = line->model;
     char id[64];
     json_t *more = json_object();
+    if (!model) /* theirs is never null */
+        model = json_string_value(json_object_get(result, "model"));
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++) {
         json_t *value = json_object_get(result, figures[i]);
         if (value)
@@ -292,7 +295,7 @@ static json_t *make_body(const struct caloris_line *line, uint64_t job, const js
     snprintf(id, sizeof(id), "%s-%" PRIu64, endpoints[line->form].id, job);
     return json_pack("{s:s, s:s, s:I, s:s?, s:[o], s:O*, s:o}", "id", id, "object",
                      endpoints[line->form].object, "created", (json_int_t)time(NULL), "model",
-                     line->model, "choices", make_choice(line, result), "usage",
+                     model, "choices", make_choice(line, result), "usage",
                      json_object_get(result, "usage"), "caloris", more);
 }
 

@@ -158,6 +158,8 @@ static int fill(json_t *object, const struct caloris_job_result *result, struct 
                                 "forward_passes", (json_int_t)result->resumed_passes));
     status |= put(object, "timings", timings);
     status |= put(object, "seed", integer(result->seed));
+    if (result->model)
+        status |= put(object, "model", clean_string(result->model, strlen(result->model), err));
     status |= put(object, "ranks", integer(result->ranks));
     if (result->answers)
         status |= put(object, "candidates", make_answers(result, err));

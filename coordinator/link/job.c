@@ -14,6 +14,7 @@ int link_model_load(struct link_model *model, const char *dir,
                     const struct caloris_engine_facts *facts, struct caloris_err *err)
 {
     bool found = true;
+    model->name = link_model_name(dir);
     model->facts = facts;
     model->tokenizer = caloris_tokenizer_load(dir, &found, err);
     if (model->tokenizer)
@@ -295,6 +296,7 @@ int link_result(const struct link_model *model, const struct link_job *job,
         .seed = (uint64_t)job->seed,
         .queue_s = event->wait_s,
         .denoise_s = event->denoise_s,
+        .model = model->name,
         .ranks = (uint32_t)model->facts->ranks,
         .answers = event->n_answers > 1 ? answers : NULL,
         .n_answers = event->n_answers,

@@ -13,10 +13,12 @@ struct caloris_err;
 
 /* What jobs are prepared with. */
 struct link_model {
+    const char *name; /* the last part of its folder's path; NULL: not known */
     const struct caloris_engine_facts *facts;
     struct caloris_tokenizer *tokenizer; /* NULL: jobs of ids only */
 };
 
+/* dir stays the caller's, and must be there as long as the model. */
 int link_model_load(struct link_model *model, const char *dir,
                     const struct caloris_engine_facts *facts, struct caloris_err *err);
 /* The last part of its folder's path: how people call it. */

@@ -437,6 +437,7 @@ static void writes_results(void **state)
         .seed = 9007199254740991,
         .queue_s = 0.5,
         .denoise_s = 0.25,
+        .model = "tiny",
         .ranks = 2,
     };
     struct caloris_buf json = CALORIS_BUF(4096);
@@ -446,7 +447,7 @@ static void writes_results(void **state)
     "\"finish_reason\":\"stop\",\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,"           \
     "\"total_tokens\":3},\"forward_passes\":3,\"steps\":3,\"rows\":12,\"timings\":{\"queue_s\":0." \
     "5,"                                                                                           \
-    "\"denoise_s\":0.25},\"seed\":9007199254740991,\"ranks\":2}"
+    "\"denoise_s\":0.25},\"seed\":9007199254740991,\"model\":\"tiny\",\"ranks\":2}"
     assert_int_equal(caloris_job_result_write(&result, &json, &err), 0);
     assert_string_equal(json.data,
                         "{\"id\":\"j\",\"ids\":[7,8],\"text\":\"a\xc3\xa9" BAD BAD BAD BAD BAD
