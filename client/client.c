@@ -187,8 +187,8 @@ int caloris_client_unwatch(struct caloris_client *client, uint64_t job, struct c
     return answer ? 0 : -1;
 }
 
-caloris_answer *caloris_client_list(struct caloris_client *client, bool finished, uint32_t limit,
-                                    uint64_t before, struct caloris_err *err)
+static caloris_answer *list_page(struct caloris_client *client, bool finished, uint32_t limit,
+                                 uint64_t before, struct caloris_err *err)
 {
     Caloris__Wire__ClientToGateway message = CALORIS__WIRE__CLIENT_TO_GATEWAY__INIT;
     Caloris__Wire__List list = CALORIS__WIRE__LIST__INIT;
@@ -201,6 +201,44 @@ caloris_answer *caloris_client_list(struct caloris_client *client, bool finished
     message.body_case = CALORIS__WIRE__CLIENT_TO_GATEWAY__BODY_LIST;
     message.list = &list;
     return call(client, &message, CALORIS__WIRE__GATEWAY_TO_CLIENT__BODY_LIST, err);
+}
+
+/* Moves the jobs of a page behind those that are there, and frees the page. */
+static int add_page(Caloris__Wire__JobList *list, caloris_answer *page, struct caloris_err *err)
+{
+    Caloris__Wire__JobList *more = page->list;
+    void *jobs = realloc(list->jobs, (list->n_jobs + more->n_jobs) * sizeof(*list->jobs));
+    if (!jobs) {
+        caloris_answer_free(page);
+        return caloris_err_sys(err, "a list of %zu jobs", list->n_jobs + more->n_jobs);
+    }
+    list->jobs = jobs;
+    memcpy(list->jobs + list->n_jobs, more->jobs, more->n_jobs * sizeof(*list->jobs));
+    list->n_jobs += more->n_jobs;
+    more->n_jobs = 0; /* they are the list's now */
+    caloris_answer_free(page);
+    return 0;
+}
+
+caloris_answer *caloris_client_list(struct caloris_client *client, bool finished, uint32_t limit,
+                                    uint64_t before, struct caloris_err *err)
+{
+    caloris_answer *answer = list_page(client, finished, limit, before, err);
+    size_t got = answer ? answer->list->n_jobs : 0;
+    /* A gateway gives so many at a time; a job that ends between two pages may be in none. */
+    while (got == CALORIS_WIRE_MAX_LIST && answer->list->n_jobs < limit) {
+        const uint64_t last = answer->list->jobs[answer->list->n_jobs - 1]->job;
+        caloris_answer *page =
+            list_page(client, finished, limit - (uint32_t)answer->list->n_jobs, last, err);
+        got = page ? page->list->n_jobs : 0;
+        if (!page || (got > 0 && add_page(answer->list, page, err) < 0)) {
+            caloris_answer_free(answer);
+            return NULL;
+        }
+        if (got == 0)
+            caloris_answer_free(page);
+    }
+    return answer;
 }
 
 caloris_answer *caloris_client_count(struct caloris_client *client, struct caloris_err *err)

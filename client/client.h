@@ -77,6 +77,7 @@ caloris_answer *caloris_client_show(struct caloris_client *client, uint64_t job,
                                     struct caloris_err *err); /* ->status */
 caloris_answer *caloris_client_results(struct caloris_client *client, uint64_t job,
                                        struct caloris_err *err); /* ->result; AGAIN: not finished */
+/* The newest of those before `before` (0: of all), in as many requests as it takes. */
 caloris_answer *caloris_client_list(struct caloris_client *client, bool finished, uint32_t limit,
                                     uint64_t before, struct caloris_err *err); /* ->list */
 /* No jobs, but how many each user has that have not ended. */

@@ -26,6 +26,7 @@ enum {
     CALORIS_WIRE_MAX_KEY = 64,
     CALORIS_WIRE_MAX_MEMORY = 128 << 20, /* bytes that unpacking one frame may allocate */
     CALORIS_WIRE_MAX_CAPACITY = 4096,    /* leases that one group may hold */
+    CALORIS_WIRE_MAX_LIST = 1000,        /* jobs in one JobList */
     CALORIS_WIRE_MAX_QUEUED = 4096,      /* messages waiting in each direction of one connection */
 };
 

@@ -1,5 +1,6 @@
 /* Watchers that come back go on from the last step they saw: with the same gateway, and with the
- * one that was started after it was killed. */
+ * one that was started after it was killed. And what else the client's library does with more
+ * than one answer: long lists. */
 #include "tests/e2e/gateway_support.h"
 
 #include "base/time.h"
@@ -225,6 +226,35 @@ static void a_watcher_survives_the_gateway(void **state)
     hang_up(group);
 }
 
+/* A gateway gives 1000 jobs at a time. */
+static void long_lists_come_in_pages(void **state)
+{
+    enum { JOBS = 2100 };
+    static const uint32_t limits[] = {5000, 2050, 2000, 1000, 3};
+    (void)state;
+    struct caloris_err err = {0};
+    void *submitter = client_dial(&gateway);
+    char key[16];
+    for (int i = 0; i < JOBS; i++) {
+        snprintf(key, sizeof(key), "k%d", i);
+        client_submit(submitter, key, job_json, NULL);
+    }
+    struct caloris_client *client = open_client(&gateway);
+    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+        const size_t wanted = limits[i] < JOBS ? limits[i] : JOBS;
+        caloris_answer *answer = caloris_client_list(client, true, limits[i], 0, &err);
+        if (!answer)
+            fail_msg("%s", err.text);
+        assert_int_equal(answer->list->n_jobs, wanted);
+        for (size_t k = 0; k < wanted; k++)
+            assert_int_equal(answer->list->jobs[k]->job, JOBS - k); /* the newest first */
+        assert_int_equal(answer->list->queued, JOBS);
+        caloris_answer_free(answer);
+    }
+    caloris_client_close(client);
+    hang_up(submitter);
+}
+
 int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -232,6 +262,7 @@ int main(void)
         CASE(a_watcher_continues_from_its_number),
         CASE(a_dead_watcher_is_forgotten_at_once),
         CASE(a_watcher_survives_the_gateway),
+        CASE(long_lists_come_in_pages),
     };
     return cmocka_run_group_tests_name("gateway_watch", tests, NULL, NULL);
 }

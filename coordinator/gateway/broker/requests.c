@@ -206,8 +206,8 @@ static int take_list(struct caloris_broker *b, struct client *client, const clie
     if (asked->has_users && asked->users)
         return list_users(b, client, message, err);
     uint32_t limit = asked->has_limit && asked->limit ? asked->limit : DEFAULT_LIST;
-    if (limit > BROKER_MAX_LIST)
-        limit = BROKER_MAX_LIST;
+    if (limit > CALORIS_WIRE_MAX_LIST)
+        limit = CALORIS_WIRE_MAX_LIST;
     const struct caloris_store_filter filter = {
         .user = client->who->rights & RIGHT_READ_ALL ? NULL : client->who->user,
         .finished_too = asked->has_finished && asked->finished,

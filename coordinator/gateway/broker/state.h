@@ -34,7 +34,6 @@ enum {
     BROKER_MAX_GROUPS = 1024,
     BROKER_MAX_LOST = 256,             /* names of lost groups, to be known when they come back */
     BROKER_MAX_NAME = 128,             /* bytes of a group's name, model, host */
-    BROKER_MAX_LIST = 1000,            /* jobs in one answer */
     BROKER_MAX_USERS = 10000,          /* users in one answer */
     BROKER_MAX_HAND_OVERS = 256 << 20, /* bytes of progress in memory, of all jobs together */
     BROKER_BATCH = 256, /* messages taken from a socket per turn: one commit for all */
