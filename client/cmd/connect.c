@@ -37,12 +37,15 @@ void cmd_catch_signals(void)
 
 void cmd_say(const struct invocation *in, const char *format, ...)
 {
+    char *text = NULL;
     va_list args;
     va_start(args, format);
     fflush(stdout);
-    fprintf(stderr, "caloris %s: ", in->verb->name);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    /* In one write: nobody else's words get in between. */
+    if (vasprintf(&text, format, args) >= 0) {
+        fprintf(stderr, "caloris %s: %s\n", in->verb->name, text);
+        free(text);
+    }
     va_end(args);
 }
 
